@@ -1,0 +1,40 @@
+# Compile options shared by all targets, and the CPU kernels: on x86-64 every *.cpu.cpp is compiled once for each
+# instruction set, into a namespace of its own.
+
+function(edfcore_compile_options target)
+  if(MSVC)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:/W4 /fp:precise /Zc:preprocessor>)
+    return()
+  endif()
+  # Contraction is off and every fma explicit: an element's result must not depend on how it was compiled.
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -ffp-contract=off>)
+  if(EDFCORE_SANITIZE)
+    target_compile_options(${target} PRIVATE
+      $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${EDFCORE_SANITIZE} -fno-omit-frame-pointer -g>)
+    target_link_options(${target} PUBLIC -fsanitize=${EDFCORE_SANITIZE})
+  endif()
+endfunction()
+
+function(edfcore_add_cpu_kernels target)
+  file(GLOB kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/*.cpu.cpp)
+  set(sets base)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang"
+     AND NOT CMAKE_OSX_ARCHITECTURES MATCHES "arm64")
+    list(APPEND sets avx2 avx512)
+    target_compile_definitions(${target} PUBLIC EDFCORE_MULTI_ISA)
+  endif()
+  set(flags_base "")
+  set(flags_avx2 -mavx2 -mfma)
+  set(flags_avx512 -mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
+  foreach(isa IN LISTS sets)
+    set(objects edfcore_kernels_${isa})
+    add_library(${objects} OBJECT ${kernels})
+    target_include_directories(${objects} PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
+    target_compile_definitions(${objects} PRIVATE EDF_ISA=isa_${isa})
+    if(NOT MSVC)
+      target_compile_options(${objects} PRIVATE ${flags_${isa}} $<$<CONFIG:Release>:-O3>)
+    endif()
+    edfcore_compile_options(${objects})
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:${objects}>)
+  endforeach()
+endfunction()

@@ -1,0 +1,105 @@
+// NumPy arrays to tensors and back. NumPy is loaded at the first use of one of these.
+#include <cstring>
+
+#include "bindings/bindings.h"
+#include "core/error.h"
+#include "device/memory.h"
+
+namespace edfcore {
+namespace {
+
+void drop_array(Buffer& buffer) {
+  if (!Py_IsInitialized()) return;
+  py::gil_scoped_acquire gil;
+  Py_DECREF(static_cast<PyObject*>(buffer.owner));
+}
+
+// A C-contiguous, aligned, native array of T with the object's values: the object itself where it is one already.
+template <class T>
+py::array convert(const py::array& array) {
+  constexpr int flags = py::array::c_style | py::array::forcecast | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  return py::array_t<T, flags>::ensure(array);
+}
+
+py::array converted(const py::array& array, DType dtype) {
+  switch (dtype) {
+    case DType::f32: return convert<float>(array);
+    case DType::f64: return convert<double>(array);
+    case DType::i32: return convert<std::int32_t>(array);
+    case DType::i64: return convert<std::int64_t>(array);
+    case DType::u8: return convert<std::uint8_t>(array);
+    case DType::b1: return convert<bool>(array);
+    default: fail(ErrorKind::dtype, "NumPy has no ", dtype_name(dtype), " arrays.");
+  }
+}
+
+// The dtype that the engine gives values of this NumPy kind and size; nothing for what it does not take.
+std::optional<DType> engine_dtype(char kind, py::ssize_t size, std::optional<DType> floating) {
+  switch (kind) {
+    case 'f': return floating ? *floating : size == 8 ? DType::f64 : DType::f32;
+    case 'b': return DType::u8;
+    case 'u': return size == 1 ? DType::u8 : DType::i64;
+    case 'i': return size == 4 ? DType::i32 : DType::i64;
+    default: return {};
+  }
+}
+
+Shape shape_of(const py::array& array) {
+  Shape shape;
+  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) shape.push_back(array.shape(axis));
+  return shape;
+}
+
+}  // namespace
+
+DType to_dtype(py::handle dtype) {
+  const py::dtype wanted = py::dtype::from_args(py::reinterpret_borrow<py::object>(dtype));
+  for (DType d : {DType::f32, DType::f64, DType::i32, DType::i64, DType::u8, DType::b1})
+    if (wanted.equal(from_dtype(d))) return d;
+  fail(ErrorKind::dtype, "edfcore has no dtype ", std::string(py::str(wanted)),
+       ": it has float32, float64, int32, int64, uint8.");
+}
+
+py::dtype from_dtype(DType dtype) { return py::dtype(dtype_name(dtype)); }
+
+Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device, const std::string& what,
+                 bool share) {
+  py::array array = py::array::ensure(object);
+  if (!array) {
+    PyErr_Clear();
+    fail(ErrorKind::dtype, what, " is a ", Py_TYPE(object.ptr())->tp_name, ", which is no array of numbers.");
+  }
+  const py::dtype given = array.dtype();
+  const std::optional<DType> dtype = engine_dtype(given.kind(), given.itemsize(), floating);
+  if (!dtype)
+    fail(ErrorKind::dtype, what, " has dtype ", std::string(py::str(given)),
+         ": it must hold floating-point numbers, integers or bools.");
+  array = converted(array, *dtype);
+  if (!array) throw py::error_already_set();
+
+  const Spec spec{*dtype, shape_of(array)};
+  const bool fresh = array.ptr() != object.ptr();  // a conversion that nobody else holds is as good as a copy
+  if (device.type == DeviceType::cpu && (share || fresh) && spec.bytes() > 0)
+    return {spec, borrow(array.mutable_data(), spec.bytes(), cpu_device, drop_array, array.inc_ref().ptr())};
+  Tensor tensor = allocate(spec, device);
+  if (spec.bytes() > 0) backend(device).upload(tensor.data(), array.data(), spec.bytes());
+  return tensor;
+}
+
+py::array as_array(const Tensor& host, bool writable) {
+  retain(host.buffer.get());
+  const py::capsule base(host.buffer.get(), [](void* p) { release(static_cast<Buffer*>(p)); });
+  std::vector<py::ssize_t> shape(host.spec.shape.begin(), host.spec.shape.end());
+  py::array array(from_dtype(host.spec.dtype), std::move(shape), host.data(), base);
+  if (!writable) py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+  return array;
+}
+
+bool same_memory(py::handle object, const Tensor& host) {
+  if (!host || !py::isinstance<py::array>(object)) return false;
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  return array.data() == host.data() && (array.flags() & py::array::c_style) && shape_of(array) == host.spec.shape &&
+         array.dtype().equal(from_dtype(host.spec.dtype));
+}
+
+}  // namespace edfcore

@@ -1,0 +1,142 @@
+// The eager tensor: a node that ran when it was made.
+#include "bindings/bindings.h"
+#include "core/error.h"
+#include "device/memory.h"
+#include "graph/grad.h"
+#include "graph/run.h"
+#include "ops/ops.h"
+
+namespace edfcore {
+namespace {
+
+thread_local bool grad_enabled = true;
+
+py::object& recorder() {
+  static auto* const function = new py::object;  // outlives the interpreter's teardown
+  return *function;
+}
+
+TensorHandle make_tensor(py::handle data, const py::object& dtype, const py::object& device, bool requires_grad) {
+  const Device where = device.is_none() ? current_device() : parse_device(py::cast<std::string>(device));
+  py::object source = py::reinterpret_borrow<py::object>(data);
+  std::optional<DType> floating;
+  if (!dtype.is_none()) {
+    const DType wanted = to_dtype(dtype);
+    source = py::module_::import("numpy").attr("asarray")(source, from_dtype(wanted));
+    if (is_floating(wanted)) floating = wanted;
+  } else if (!py::isinstance<py::array>(data)) {
+    floating = DType::f32;  // Python numbers have no dtype; arrays keep theirs
+  }
+  NodeRef node = make_leaf(Role::input, to_tensor(source, floating, where, "Tensor: the data", false));
+  if (requires_grad && !is_floating(node->output.spec.dtype))
+    fail(ErrorKind::dtype, "Tensor: only floating-point tensors can require a gradient, and this one is ",
+         dtype_name(node->output.spec.dtype), ".");
+  node->requires_grad = requires_grad;
+  return {{std::move(node)}};
+}
+
+// A number or array beside tensors takes the dtype and device of the first of them.
+Edge tensor_edge(py::handle object, const Node* like, const Op& op, std::size_t position) {
+  if (Handle* handle = as_handle(object)) return {handle->node, 0};
+  const bool floating = like && is_floating(like->output.spec.dtype);
+  const std::string what = text("[", op.name, "] input ", position);
+  Tensor tensor = to_tensor(object, floating ? std::optional(like->output.spec.dtype) : std::nullopt,
+                            like ? like->device : current_device(), what, false);
+  if (like && tensor.spec.shape.rank() == 0 && !(tensor.spec.dtype == like->output.spec.dtype)) {
+    const py::object cast = py::array::ensure(object).attr("astype")(from_dtype(like->output.spec.dtype));
+    tensor = to_tensor(cast, std::nullopt, like->device, what, false);
+  }
+  return {make_leaf(Role::constant, std::move(tensor)), 0};
+}
+
+py::object apply(const Op& op, const py::tuple& inputs, const Attrs* attrs) {
+  const Node* like = nullptr;
+  for (py::handle input : inputs) {
+    Handle* handle = as_handle(input);
+    const bool tensor = handle && !handle->node->recorded;
+    if (handle && !tensor) return recorder()(py::cast(&op, py::return_value_policy::reference), inputs, attrs);
+    if (tensor && !like) like = handle->node.get();
+  }
+  std::vector<Edge> edges;
+  edges.reserve(inputs.size());
+  for (std::size_t i = 0; i < inputs.size(); ++i) edges.push_back(tensor_edge(inputs[i], like, op, i));
+  NodeRef node = make_node(op, std::move(edges), attrs ? *attrs : Attrs{});
+  capture_site(*node);
+  {
+    py::gil_scoped_release release;
+    run(*node);
+  }
+  node->requires_grad &= grad_enabled;
+  if (!node->requires_grad && !(op.flags & op_producer)) {  // nobody will walk back through it
+    node->inputs.clear();
+    node->op = nullptr;
+    node->role = Role::constant;
+  }
+  return py::cast(TensorHandle{{std::move(node)}});
+}
+
+void run_backward(const TensorHandle& loss, const py::object& gradient, bool create_graph) {
+  NodeRef seed;
+  if (!gradient.is_none()) {
+    const Edge edge = tensor_edge(gradient, loss.node.get(), ops::add, 1);
+    if (!(edge.node->output.spec == loss.node->output.spec))
+      fail(ErrorKind::shape, "backward: the given gradient has shape ", edge.node->output.spec.shape,
+           ", but the value has shape ", loss.node->output.spec.shape, ".");
+    seed = edge.node;
+  }
+  py::gil_scoped_release release;
+  backward(*loss.node, std::move(seed), create_graph);
+}
+
+py::object get_grad(const TensorHandle& tensor) {
+  if (!tensor.node->output.grad) return py::none();
+  return py::cast(TensorHandle{{tensor.node->output.grad}});
+}
+
+void set_grad(const TensorHandle& tensor, const py::object& grad) {
+  if (grad.is_none()) {
+    tensor.node->output.grad = {};
+    return;
+  }
+  Handle* handle = as_handle(grad);
+  if (!handle) fail(ErrorKind::dtype, "Tensor.grad must be a Tensor or None, not a ", Py_TYPE(grad.ptr())->tp_name, ".");
+  if (!(handle->node->output.spec == tensor.node->output.spec))
+    fail(ErrorKind::shape, "Tensor.grad of shape ", handle->node->output.spec.shape, " was assigned to a tensor of shape ",
+         tensor.node->output.spec.shape, ".");
+  tensor.node->output.grad = handle->node;
+}
+
+py::array to_numpy(const TensorHandle& tensor) {
+  Cell& cell = tensor.node->value();
+  if (cell.tensor.device().type == DeviceType::cpu) return as_array(cell.tensor, false);
+  check_status(cell.tensor.device());
+  return as_array(copy_to(cell.tensor, cpu_device), false);
+}
+
+}  // namespace
+
+void init_eager(py::module_& m) {
+  py::class_<TensorHandle, Handle>(m, "Tensor", R"(A dense array on one device that remembers what it was computed from.
+
+Ops on tensors run at once. `backward()` then gives every tensor with `requires_grad` its `.grad`.)")
+      .def(py::init(&make_tensor), py::arg("data"), py::arg("dtype") = py::none(), py::kw_only(),
+           py::arg("device") = py::none(), py::arg("requires_grad") = false)
+      .def("backward", &run_backward, py::arg("gradient") = py::none(), py::kw_only(), py::arg("create_graph") = false)
+      .def("numpy", &to_numpy, "The values as a read-only array; on the CPU without a copy.")
+      .def_property("grad", &get_grad, &set_grad)
+      .def_property("requires_grad", [](const TensorHandle& t) { return t.node->requires_grad; },
+                    [](const TensorHandle& t, bool on) {
+                      if (t.node->op) fail(ErrorKind::graph, "requires_grad can be set on leaves only.");
+                      t.node->requires_grad = on;
+                    })
+      .def("detach", [](const TensorHandle& t) {
+        return TensorHandle{{make_leaf(Role::constant, t.node->value().tensor)}};
+      });
+  m.def("apply", &apply, py::arg("op"), py::arg("inputs"), py::arg("attrs") = py::none(),
+        "Runs an op on tensors, or records it when an input is a recorded node.");
+  m.def("set_recorder", [](py::object function) { recorder() = std::move(function); }, py::arg("function"));
+  m.def("set_grad_enabled", [](bool on) { return std::exchange(grad_enabled, on); }, py::arg("enabled"),
+        "Returns what was set before.");
+}
+
+}  // namespace edfcore

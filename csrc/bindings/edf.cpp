@@ -1,0 +1,191 @@
+// EDF's three calls: walks over a Python list in which nodes of ours and objects of the user's stand in any order.
+#include "bindings/bindings.h"
+#include "core/error.h"
+#include "graph/grad.h"
+#include "graph/run.h"
+
+namespace edfcore {
+namespace {
+
+// The functions that a class of ours has when nobody overrode them.
+struct Originals {
+  py::object forward, backward, sgd;
+};
+Originals& originals() {
+  static auto* const instance = new Originals;  // outlives the interpreter's teardown
+  return *instance;
+}
+
+py::object type_attribute(py::handle object, const char* name) {
+  PyObject* found = PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())), name);
+  if (!found) PyErr_Clear();
+  return py::reinterpret_steal<py::object>(found);
+}
+
+// The engine's node behind a list item, if the engine may run it itself; null where Python has the say.
+Node* own_node(py::handle item) {
+  Handle* handle = as_handle(item);
+  if (!handle || !handle->node->op) return nullptr;
+  if (!type_attribute(item, "forward").is(originals().forward)) return nullptr;
+  if (!type_attribute(item, "backward").is(originals().backward)) return nullptr;
+  return handle->node.get();
+}
+
+bool has_host_input(const Node& node) {
+  for (const Edge& edge : node.inputs)
+    if (edge.node->role == Role::host) return true;
+  return false;
+}
+
+py::list snapshot(const py::object& items) { return py::list(items); }
+
+py::object method(py::handle item, const char* name, std::size_t position, const char* list) {
+  PyObject* bound = PyObject_GetAttrString(item.ptr(), name);
+  if (!bound) {
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw py::error_already_set();
+    PyErr_Clear();
+    fail(ErrorKind::graph, list, "[", position, "] is a ", Py_TYPE(item.ptr())->tp_name, ", which has no ", name, "().");
+  }
+  return py::reinterpret_steal<py::object>(bound);
+}
+
+// Consecutive nodes of ours run without the GIL; their list keeps them alive meanwhile.
+template <class RunOne>
+void flush(std::vector<Node*>& segment, const RunOne& run_one) {
+  if (segment.empty()) return;
+  const std::vector<Node*> nodes = std::exchange(segment, {});
+  py::gil_scoped_release release;
+  for (Node* node : nodes) run_one(*node);
+}
+
+void walk_forward(const py::object& comp_nodes) {
+  const py::list items = snapshot(comp_nodes);
+  std::vector<Node*> segment;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (Node* node = own_node(items[i])) {
+      // Values of objects outside stand still within a segment, so they can be read before it runs.
+      for (const Edge& edge : node->inputs)
+        if (edge.node->role == Role::host) pull_value(*edge.node, *node->op);
+      segment.push_back(node);
+      continue;
+    }
+    flush(segment, run);
+    method(items[i], "forward", i, "CompNodes")();
+  }
+  flush(segment, run);
+}
+
+void zero_grads(const py::list& items) {
+  for (py::handle item : items) {
+    Handle* handle = as_handle(item);
+    if (!handle) {
+      zero_host_grad(item);
+      continue;
+    }
+    Node& node = *handle->node;
+    if (!node.value())
+      fail(ErrorKind::graph, "Backward: a node has no value yet: run Forward() first.", made_at(node));
+    node.output.grad = {};
+    node.deferred.clear();
+    node.has_grad = true;
+  }
+}
+
+double share_of_batch(const std::vector<std::int64_t>& shape) {
+  std::int64_t size = 1;
+  for (std::int64_t dim : shape) size *= dim;
+  if (size == 0) fail(ErrorKind::graph, "Backward: the loss has no examples (its value is empty).");
+  return shape.empty() ? 1.0 : 1.0 / static_cast<double>(shape[0]);
+}
+
+void seed_loss(py::handle loss) {
+  if (Handle* handle = as_handle(loss)) {
+    Node& node = *handle->node;
+    const Shape& shape = node.output.spec.shape;
+    node.output.grad = filled_like(node, share_of_batch({shape.begin(), shape.end()}));
+    return;
+  }
+  const py::array value = py::array::ensure(py::object(loss.attr("value")));
+  if (!value) throw py::error_already_set();
+  const double share = share_of_batch({value.shape(), value.shape() + value.ndim()});
+  loss.attr("grad").attr("fill")(share);
+}
+
+void walk_backward(const py::object& comp_nodes, const py::object& parameters, const py::object& loss) {
+  const py::list items = snapshot(comp_nodes), params = snapshot(parameters);
+  bool listed = false;
+  for (py::handle item : items) listed |= item.is(loss);
+  if (!listed) {
+    if (!as_handle(loss) && !py::hasattr(loss, "forward"))
+      fail(ErrorKind::graph, "Backward: the loss is a ", Py_TYPE(loss.ptr())->tp_name, ", not a node.");
+    fail(ErrorKind::graph, "Backward: the loss is not among CompNodes: the graph was cleared or re-bound after it was made.");
+  }
+  zero_grads(items);
+  zero_grads(params);
+  seed_loss(loss);
+  std::vector<Node*> segment;
+  const auto step = [](Node& node) { backward_step(node); };
+  for (std::size_t i = items.size(); i-- > 0;) {
+    if (Node* node = own_node(items[i])) {
+      segment.push_back(node);
+      if (!has_host_input(*node)) continue;
+      flush(segment, step);
+      for (const Edge& edge : node->inputs)
+        if (edge.node->role == Role::host) push_grad(*edge.node, params);
+      continue;
+    }
+    flush(segment, step);
+    method(items[i], "backward", i, "CompNodes")();
+  }
+  flush(segment, step);
+}
+
+// True when neither the object nor its class has an SGD of its own.
+bool engine_updates(py::handle parameter) {
+  Handle* handle = as_handle(parameter);
+  if (!handle || !type_attribute(parameter, "SGD").is(originals().sgd)) return false;
+  PyObject** dict = _PyObject_GetDictPtr(parameter.ptr());
+  if (dict && *dict) return PyDict_GetItemString(*dict, "SGD") == nullptr;
+  return !PyObject_HasAttrString(parameter.ptr(), "__dict__") ||
+         !py::bool_(parameter.attr("__dict__").contains("SGD"));
+}
+
+void update(const py::object& parameters, double learning_rate) {
+  const py::list items = snapshot(parameters);
+  std::vector<Node*> ours;
+  const auto flush_ours = [&] {
+    const std::vector<Node*> nodes = std::exchange(ours, {});
+    py::gil_scoped_release release;
+    sgd(nodes, learning_rate);
+  };
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (engine_updates(items[i])) {
+      ours.push_back(as_handle(items[i])->node.get());
+      continue;
+    }
+    flush_ours();
+    method(items[i], "SGD", i, "Parameters")();
+  }
+  flush_ours();
+}
+
+void sgd_one(const Handle& handle, double learning_rate) {
+  Node* const node = handle.node.get();
+  sgd({&node, 1}, learning_rate);
+}
+
+}  // namespace
+
+void init_edf(py::module_& m) {
+  const py::object node = m.attr("Node");
+  originals().forward = node.attr("forward");
+  originals().backward = node.attr("backward");
+  m.def("set_original_sgd", [](py::object function) { originals().sgd = std::move(function); }, py::arg("function"),
+        "Tells which function is Parameter.SGD when nobody has overridden it.");
+  m.def("forward", &walk_forward, py::arg("comp_nodes"));
+  m.def("backward", &walk_backward, py::arg("comp_nodes"), py::arg("parameters"), py::arg("loss"));
+  m.def("sgd", &update, py::arg("parameters"), py::arg("learning_rate"));
+  m.def("sgd_one", &sgd_one, py::arg("parameter"), py::arg("learning_rate"));
+}
+
+}  // namespace edfcore

@@ -1,0 +1,284 @@
+// The handle of a node: what EDF's classes inherit. Values and gradients as NumPy arrays, read and assigned.
+#include "bindings/bindings.h"
+#include "core/error.h"
+#include "device/memory.h"
+#include "graph/grad.h"
+#include "graph/run.h"
+#include "ops/ops.h"
+
+namespace edfcore {
+namespace {
+
+std::string what_is(const Node& node) {
+  if (node.op) return text("[", node.op->name, "] ");
+  if (node.role == Role::parameter) return "[Parameter] ";
+  return "[Input] ";
+}
+
+py::array hand_out(Cell& cell) {
+  if (cell.tensor.device().type != DeviceType::cpu) check_status(cell.tensor.device());
+  return as_array(cell.on_host());
+}
+
+py::array get_value(const Handle& handle) {
+  Node& node = *handle.node;
+  if (!node.value())
+    fail(ErrorKind::graph, what_is(node), "it has no value yet: ",
+         node.op ? "run Forward() first." : "assign its .value first.", made_at(node));
+  return hand_out(node.value());
+}
+
+bool fits_in_place(const Cell& cell, const Tensor& next) {
+  return cell.tensor && cell.tensor.buffer->unique() && cell.tensor.spec == next.spec;
+}
+
+void set_value(const Handle& handle, py::handle array) {
+  Node& node = *handle.node;
+  Cell& cell = node.value();
+  if (node.op) node.assigned = true;
+  if (cell && (same_memory(array, cell.tensor) || same_memory(array, cell.mirror))) {
+    ++node.version;  // `p.value -= d` wrote through the array that was handed out, and assigns it back
+    return;
+  }
+  const DType floating = node.op && cell ? node.output.spec.dtype : node.attrs.dtype;
+  const bool keeps_shape = node.role == Role::parameter && cell;
+  Tensor next = to_tensor(array, floating, keeps_shape || !cell ? node.device : cell.tensor.device(), what_is(node) + "the assigned value", true);
+  if (node.role == Role::parameter && !is_floating(next.spec.dtype)) {
+    next = to_tensor(py::array(py::array::ensure(array).attr("astype")(from_dtype(floating))), floating, node.device, "", true);
+  }
+  if (keeps_shape && !(next.spec.shape == node.output.spec.shape))
+    fail(ErrorKind::shape, what_is(node), "a value of shape ", next.spec.shape, " was assigned to a parameter of shape ",
+         node.output.spec.shape, ".", made_at(node));
+  if (keeps_shape) {  // in place, as a NumPy EDF's parameter is seen by all who hold its array
+    copy_into(cell.on_device(), next);
+    cell.updated();
+  } else if (fits_in_place(cell, next)) {
+    copy_into(cell.tensor, next);
+    cell.set(cell.tensor);
+  } else {
+    cell.set(copy_to(next, node.device));
+  }
+  ++node.version;
+  node.output.spec = cell.tensor.spec;
+}
+
+// An array for a gradient of the node: broadcast to its value's shape, in its dtype, in memory of its own.
+Tensor grad_like(Node& node, py::handle array, const char* what) {
+  const Spec& spec = node.output.spec;
+  const Device device = node.value().tensor.device();
+  Tensor tensor = to_tensor(array, spec.dtype, cpu_device, what_is(node) + what, true);
+  if (!(tensor.spec == spec)) {
+    const py::module_ numpy = py::module_::import("numpy");
+    const py::tuple shape = py::cast(std::vector<std::int64_t>(spec.shape.begin(), spec.shape.end()));
+    try {
+      const py::object wide = numpy.attr("broadcast_to")(as_array(tensor), shape);
+      tensor = to_tensor(wide.attr("astype")(from_dtype(spec.dtype)), spec.dtype, cpu_device, what, true);
+    } catch (py::error_already_set& error) {
+      if (!error.matches(PyExc_ValueError)) throw;
+      fail(ErrorKind::shape, what_is(node), what, " has shape ", tensor.spec.shape, ", but the value has shape ",
+           spec.shape, ".", made_at(node));
+    }
+  }
+  return copy_to(tensor, device);
+}
+
+void need_value(Node& node, const char* action) {
+  if (!node.value()) fail(ErrorKind::graph, what_is(node), action, " before it has a value: run Forward() first.", made_at(node));
+}
+
+py::array get_grad(const Handle& handle) {
+  Node& node = *handle.node;
+  if (node.role == Role::input && node.value()) node.has_grad = true;  // zero, unless somebody adds to it
+  if (!node.has_grad)
+    fail(ErrorKind::graph, what_is(node), "it has no gradient yet: call Backward(loss) first.", made_at(node));
+  need_value(node, "its gradient was read");
+  return hand_out(own_grad(node).value());
+}
+
+void set_grad(const Handle& handle, py::handle array) {
+  Node& node = *handle.node;
+  need_value(node, "a gradient was assigned");
+  if (node.output.grad) {
+    const Cell& cell = node.output.grad->value();
+    if (same_memory(array, cell.tensor) || same_memory(array, cell.mirror)) return;  // `x.grad += d`
+  }
+  node.output.grad = make_leaf(Role::constant, grad_like(node, array, "the assigned gradient"));
+  node.deferred.clear();
+  node.has_grad = true;
+}
+
+// What the lectures' addgrad does, by kind of node: nothing for an input, a sum over the batch for a parameter.
+void addgrad(const Handle& handle, py::object delta) {
+  Node& node = *handle.node;
+  if (node.role == Role::input) return;
+  need_value(node, "addgrad was called");
+  if (node.role == Role::parameter) {
+    const py::array array = py::array::ensure(delta);
+    if (!array) throw py::error_already_set();
+    if (array.ndim() > 0) delta = array.attr("sum")(0);
+  }
+  accumulate_grad(node.output, make_leaf(Role::constant, grad_like(node, delta, "the added gradient")));
+  node.has_grad = true;
+}
+
+void forward_one(const Handle& handle) {
+  Node& node = *handle.node;
+  if (!node.op) return;
+  for (const Edge& edge : node.inputs)
+    if (edge.node->role == Role::host) pull_value(*edge.node, *node.op);
+  py::gil_scoped_release release;
+  run(node);
+}
+
+void backward_one(const Handle& handle) {
+  Node& node = *handle.node;
+  if (!node.op) return;
+  {
+    py::gil_scoped_release release;
+    backward_step(node);
+  }
+  for (const Edge& edge : node.inputs)
+    if (edge.node->role == Role::host) push_grad(*edge.node, py::tuple());
+}
+
+Handle make_recorded(const Op& op, const py::tuple& inputs, const Attrs* attrs) {
+  std::vector<Edge> edges;
+  edges.reserve(inputs.size());
+  for (std::size_t i = 0; i < inputs.size(); ++i) edges.push_back(as_edge(inputs[i], op, i));
+  NodeRef node = make_node(op, std::move(edges), attrs ? *attrs : Attrs{});
+  node->recorded = true;
+  node->requires_grad = true;
+  node->device = current_device();
+  node->attrs.dtype = attrs ? attrs->dtype : graph_dtype();
+  capture_site(*node);
+  return {std::move(node)};
+}
+
+Handle make_assigned(bool parameter, py::handle value) {
+  NodeRef node = make_leaf(parameter ? Role::parameter : Role::input, {});
+  node->attrs.dtype = graph_dtype();
+  node->device = current_device();
+  node->requires_grad = parameter;
+  node->recorded = true;
+  capture_site(*node);
+  Handle handle{std::move(node)};
+  if (!value.is_none()) set_value(handle, value);
+  return handle;
+}
+
+py::tuple shape_tuple(const Shape& shape) {
+  py::tuple result(static_cast<std::size_t>(shape.rank()));
+  for (int axis = 0; axis < shape.rank(); ++axis) result[static_cast<std::size_t>(axis)] = shape[axis];
+  return result;
+}
+
+py::handle handle_type;  // the class Node itself; lives as long as the module
+
+}  // namespace
+
+Handle* as_handle(py::handle object) {
+  if (!PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(handle_type.ptr()))) return nullptr;
+  return py::cast<Handle*>(object);
+}
+
+Device& current_device() {
+  static Device device;
+  return device;
+}
+
+DType graph_dtype() {
+  static PyObject* const modules = PyImport_GetModuleDict();
+  PyObject* face = PyDict_GetItemString(modules, "edfcore");  // borrowed
+  PyObject* dt = face ? PyDict_GetItemString(PyModule_GetDict(face), "DT") : nullptr;
+  if (!dt) return DType::f32;
+  static PyObject* last = nullptr;  // one scalar type or dtype object is asked for again and again
+  static DType last_dtype = DType::f32;
+  if (dt != last) {
+    last_dtype = to_dtype(dt);
+    if (!is_floating(last_dtype)) fail(ErrorKind::dtype, "edfcore.DT must be a floating dtype, not ", dtype_name(last_dtype), ".");
+    Py_XDECREF(last);
+    last = dt;
+    Py_INCREF(last);
+  }
+  return last_dtype;
+}
+
+Edge as_edge(py::handle object, const Op& op, std::size_t position) {
+  if (Handle* handle = as_handle(object)) return {handle->node, 0};
+  if (py::hasattr(object, "value") || py::hasattr(object, "forward") || py::hasattr(object, "addgrad"))
+    return {make_host_leaf(object), 0};
+  const std::string what = text("[", op.name, "] input ", position);
+  if (object.is_none() || py::isinstance<py::str>(object) || py::isinstance<py::dict>(object))
+    fail(ErrorKind::graph, what, " is a ", Py_TYPE(object.ptr())->tp_name,
+         ": it must be a node, an array, a number, or an object with a .value.");
+  Tensor constant = to_tensor(object, graph_dtype(), current_device(), what, false);
+  return {make_leaf(Role::constant, std::move(constant)), 0};
+}
+
+void init_handles(py::module_& m) {
+  py::class_<Op>(m, "Op", "The record of one op.")
+      .def_readonly("name", &Op::name)
+      .def_readonly("arity", &Op::arity)
+      .def_property_readonly("internal", [](const Op& op) { return (op.flags & op_internal) != 0; })
+      .def_property_readonly("no_grad", [](const Op& op) { return (op.flags & op_no_grad) != 0; })
+      .def_property_readonly("has_vjp", [](const Op& op) { return op.vjp != nullptr; })
+      .def_property_readonly("has_cuda", [](const Op& op) { return op.cuda != nullptr; })
+      .def("__repr__", [](const Op& op) { return text("<op ", op.name, ">"); });
+
+  py::class_<Attrs>(m, "Attrs", "What an op is asked for beside its inputs.")
+      .def(py::init([](const std::optional<std::vector<std::int64_t>>& ints, bool keepdims, bool trans_a, bool trans_b,
+                       const py::object& dtype, double scalar) {
+             Attrs attrs;
+             attrs.n_ints = all_axes;
+             if (ints) {
+               if (ints->size() > static_cast<std::size_t>(max_attr_ints))
+                 fail(ErrorKind::shape, "a tensor has at most ", max_rank, " axes, but ", ints->size(), " were named.");
+               attrs.n_ints = static_cast<std::int32_t>(ints->size());
+               std::copy(ints->begin(), ints->end(), attrs.ints);
+             }
+             attrs.keepdims = keepdims;
+             attrs.trans_a = trans_a;
+             attrs.trans_b = trans_b;
+             attrs.dtype = dtype.is_none() ? graph_dtype() : to_dtype(dtype);
+             attrs.scalar = scalar;
+             return attrs;
+           }),
+           py::arg("ints") = py::none(), py::kw_only(), py::arg("keepdims") = false, py::arg("trans_a") = false,
+           py::arg("trans_b") = false, py::arg("dtype") = py::none(), py::arg("scalar") = 0.0);
+
+  auto node = py::class_<Handle>(m, "Node", "A node of a recorded graph.");
+  handle_type = node;
+  node.def(py::init(&make_recorded), py::arg("op"), py::arg("inputs"), py::arg("attrs") = py::none())
+      .def(py::init(&make_assigned), py::kw_only(), py::arg("parameter"), py::arg("value") = py::none())
+      .def_property("value", &get_value, &set_value)
+      .def_property("grad", &get_grad, &set_grad)
+      .def("addgrad", &addgrad, py::arg("delta"))
+      .def("forward", &forward_one)
+      .def("backward", &backward_one)
+      .def_property_readonly("shape", [](const Handle& h) { return shape_tuple(h.node->output.spec.shape); })
+      .def_property_readonly("has_value", [](const Handle& h) { return static_cast<bool>(h.node->value()); })
+      .def_property_readonly("dtype", [](const Handle& h) { return from_dtype(h.node->output.spec.dtype); })
+      .def_property_readonly("device", [](const Handle& h) { return device_name(h.node->device); })
+      .def_property_readonly("serial", [](const Handle& h) { return h.node->serial; })
+      .def_property_readonly("op_name", [](const Handle& h) { return h.node->op ? h.node->op->name : ""; })
+      .def_property_readonly("made_at", [](const Handle& h) {
+        return h.node->site.code ? site_hooks().describe(h.node->site) : std::string();
+      });
+
+  m.def(
+      "find_op",
+      [](const std::string& name) {
+        const Op* op = ops::find(name);
+        if (!op) fail(ErrorKind::graph, "there is no op '", name, "'.");
+        return op;
+      },
+      py::arg("name"), py::return_value_policy::reference);
+  m.def("all_ops", [] {
+    py::list list;
+    for (const Op* op : ops::all()) list.append(py::cast(op, py::return_value_policy::reference));
+    return list;
+  });
+  m.def("live_nodes", &live_nodes, "Nodes alive in the engine, whoever holds them.");
+}
+
+}  // namespace edfcore

@@ -1,0 +1,95 @@
+// Objects outside the engine (a user's NumPy node, a parameter class of their own) behind leaves of Role::host:
+// known by a weak reference, read before a consumer runs, handed gradients after its backward step.
+#include <cstring>
+
+#include "bindings/bindings.h"
+#include "core/error.h"
+#include "device/memory.h"
+#include "graph/grad.h"
+
+namespace edfcore {
+namespace {
+
+py::object object_of(const Node& leaf) {
+#if PY_VERSION_HEX >= 0x030d0000
+  PyObject* object = nullptr;
+  if (PyWeakref_GetRef(static_cast<PyObject*>(leaf.host), &object) < 0) throw py::error_already_set();
+  if (object) return py::reinterpret_steal<py::object>(object);
+#else
+  PyObject* object = PyWeakref_GetObject(static_cast<PyObject*>(leaf.host));
+  if (object && object != Py_None) return py::reinterpret_borrow<py::object>(object);
+#endif
+  fail(ErrorKind::graph, "an object that a node takes as input exists no longer: keep a reference to it.");
+}
+
+const char* type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
+
+void release_host(void* host) {
+  if (!Py_IsInitialized()) return;
+  py::gil_scoped_acquire gil;
+  Py_DECREF(static_cast<PyObject*>(host));
+}
+
+}  // namespace
+
+NodeRef make_host_leaf(py::handle object) {
+  PyObject* weak = PyWeakref_NewRef(object.ptr(), nullptr);
+  if (!weak) {
+    PyErr_Clear();
+    fail(ErrorKind::graph, "a node's input is a ", type_name(object),
+         ", which cannot be referenced weakly: add \"__weakref__\" to its __slots__.");
+  }
+  NodeRef leaf = make_leaf(Role::host, {});
+  leaf->host = weak;
+  leaf->requires_grad = true;
+  leaf->attrs.dtype = graph_dtype();
+  leaf->device = current_device();
+  return leaf;
+}
+
+void pull_value(Node& leaf, const Op& consumer) {
+  const py::object object = object_of(leaf);
+  const py::object value = py::getattr(object, "value", py::none());
+  if (value.is_none())
+    fail(ErrorKind::graph, "[", consumer.name, "] its input, a ", type_name(object), ", has no value yet.");
+  const std::string what = text("[", consumer.name, "] the value of a ", type_name(object));
+  leaf.output.value.set(to_tensor(value, leaf.attrs.dtype, leaf.device, what, true));
+  leaf.output.spec = leaf.output.value.tensor.spec;
+}
+
+void push_grad(Node& leaf, py::handle parameters) {
+  if (!leaf.output.grad) return;
+  const py::object object = object_of(leaf);
+  const bool has_addgrad = py::hasattr(object, "addgrad");
+  if (!has_addgrad && !py::hasattr(object, "grad")) {  // plain data: no gradient wanted
+    leaf.output.grad = {};
+    return;
+  }
+  Node& grad = own_grad(leaf);
+  py::array delta = as_array(grad.value().on_host());
+  leaf.output.grad = {};
+  if (!has_addgrad) {
+    object.attr("grad") = py::reinterpret_steal<py::object>(
+        PyNumber_InPlaceAdd(py::object(object.attr("grad")).ptr(), delta.ptr()));
+    return;
+  }
+  // A parameter's addgrad sums over the batch axis; this gradient is summed already, so its batch is one.
+  for (py::handle parameter : parameters)
+    if (parameter.is(object)) delta = delta[py::make_tuple(py::none(), py::ellipsis())];
+  object.attr("addgrad")(delta);
+}
+
+void zero_host_grad(py::handle object) {
+  const py::object value = py::getattr(object, "value", py::none());
+  if (value.is_none()) fail(ErrorKind::graph, "Backward: a ", type_name(object), " has no value yet: run Forward() first.");
+  const py::array array = py::array::ensure(value);
+  if (!array) throw py::error_already_set();
+  const py::dtype dtype = array.dtype().kind() == 'f' ? array.dtype() : from_dtype(graph_dtype());
+  py::array zeros(dtype, std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()));
+  std::memset(zeros.mutable_data(), 0, static_cast<std::size_t>(zeros.nbytes()));
+  py::setattr(object, "grad", zeros);
+}
+
+void init_hosts() { host_hooks().release = release_host; }
+
+}  // namespace edfcore

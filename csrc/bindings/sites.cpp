@@ -1,0 +1,63 @@
+// Call sites: a code object and an instruction, turned into "file:line" only when an error is printed.
+#include <string_view>
+
+#include "bindings/bindings.h"
+
+namespace edfcore {
+namespace {
+
+std::string package_directory;  // frames in here are ours, not the user's
+
+bool is_ours(PyCodeObject* code) {
+  Py_ssize_t size = 0;
+  const char* file = PyUnicode_AsUTF8AndSize(code->co_filename, &size);
+  return file && std::string_view(file, static_cast<std::size_t>(size)).starts_with(package_directory);
+}
+
+#if PY_VERSION_HEX >= 0x030b0000
+std::int32_t position_of(PyFrameObject* frame) { return PyFrame_GetLasti(frame); }
+int line_of(const Site& site) { return PyCode_Addr2Line(static_cast<PyCodeObject*>(site.code), site.position); }
+#else
+std::int32_t position_of(PyFrameObject* frame) { return PyFrame_GetLineNumber(frame); }
+int line_of(const Site& site) { return site.position; }
+#endif
+
+void release_site(const Site& site) {
+  if (!Py_IsInitialized()) return;
+  py::gil_scoped_acquire gil;
+  Py_DECREF(static_cast<PyObject*>(site.code));
+}
+
+std::string describe_site(const Site& site) {
+  py::gil_scoped_acquire gil;
+  const std::string file = py::str(static_cast<PyCodeObject*>(site.code)->co_filename);
+  return file.substr(file.find_last_of("/\\") + 1) + ":" + std::to_string(line_of(site));
+}
+
+}  // namespace
+
+void capture_site(Node& node) {
+  PyFrameObject* frame = PyEval_GetFrame();
+  Py_XINCREF(reinterpret_cast<PyObject*>(frame));
+  while (frame) {
+    PyCodeObject* code = PyFrame_GetCode(frame);
+    if (!is_ours(code)) {
+      node.site = {code, position_of(frame)};
+      Py_DECREF(reinterpret_cast<PyObject*>(frame));
+      return;
+    }
+    Py_DECREF(reinterpret_cast<PyObject*>(code));
+    PyFrameObject* outer = PyFrame_GetBack(frame);
+    Py_DECREF(reinterpret_cast<PyObject*>(frame));
+    frame = outer;
+  }
+}
+
+void init_sites(py::module_& m) {
+  site_hooks() = {release_site, describe_site};
+  m.def(
+      "set_package_directory", [](const std::string& directory) { package_directory = directory; },
+      py::arg("directory"), "Frames of files under this directory are not where a user made a node.");
+}
+
+}  // namespace edfcore

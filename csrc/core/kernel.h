@@ -1,0 +1,63 @@
+// What a kernel sees. Plain data only: this header is compiled once per instruction set and by the CUDA compiler,
+// so it holds no inline function that a linker could share between them.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace edfcore {
+
+// One argument of a kernel: dense, row-major memory. `data` may be null when `size` is 0.
+struct View {
+  void* data;
+  const std::int64_t* dims;
+  std::int32_t rank;
+  DType dtype;
+  std::int64_t size;  // number of elements
+};
+
+inline constexpr int max_attr_ints = 8;
+
+// What an op was asked for beside its inputs. `infer` resolves it (negative axes, "all axes", -1 in a shape),
+// so that a kernel reads final values.
+struct Attrs {
+  std::int64_t ints[max_attr_ints] = {};  // axes, a permutation, or a target shape
+  std::int32_t n_ints = 0;                // all_axes before infer: every axis
+  bool keepdims = false;
+  bool trans_a = false;
+  bool trans_b = false;
+  DType dtype = DType::f32;  // target of cast
+  double scalar = 0;         // learning rate, factor: a run-time slot, never part of a plan's key
+};
+
+inline constexpr std::int32_t all_axes = -1;
+
+// An error that only the data show (a label out of range). A kernel writes the first it meets, with code last;
+// the executor raises. On the CPU "first" means the lowest row; on a GPU any one of them.
+struct Status {
+  enum Code : std::int32_t { ok = 0, index_out_of_range = 1, nan_refused = 2 };
+  std::int32_t code;
+  std::int32_t op;     // Launch::op of the kernel that wrote it
+  std::int32_t input;  // which input of the op holds the bad value
+  std::int64_t row;    // position of the bad value in that input, flattened
+  std::int64_t value;  // the value found
+  std::int64_t bound;  // valid values are 0 .. bound - 1
+};
+
+struct Launch {
+  const View* in;
+  const View* out;  // preallocated by the engine, contents undefined
+  std::int32_t n_in;
+  std::int32_t n_out;
+  const Attrs* attrs;
+  void* scratch;  // engine-owned, 64-byte aligned, of the size that Op::scratch asked for
+  Status* status;
+  std::int32_t op;  // what a kernel writes to Status::op
+  void* stream;  // cudaStream_t on a GPU, null on the CPU
+};
+
+// Never allocates, synchronises or throws, so that it can always be replayed and captured.
+using Kernel = void (*)(const Launch&);
+
+}  // namespace edfcore

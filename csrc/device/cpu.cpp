@@ -1,0 +1,134 @@
+// The CPU backend: aligned memory from size-bucketed free lists, copies that are done when they return.
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#include "core/error.h"
+#include "device/backend.h"
+
+namespace edfcore {
+namespace {
+
+constexpr std::size_t alignment = 64;
+constexpr std::size_t smallest = 64;
+constexpr std::size_t largest_cached = std::size_t{1} << 26;   // larger blocks go back to the system
+constexpr std::size_t most_cached = std::size_t{1} << 28;      // bytes kept in all free lists together
+
+// Blocks are powers of two up to a page and multiples of an eighth of one beyond, so little is wasted.
+std::size_t block_size(std::size_t bytes) {
+  if (bytes <= smallest) return smallest;
+  const std::size_t step = std::max<std::size_t>(smallest, std::bit_floor(bytes - 1) / 8);
+  return (bytes + step - 1) / step * step;
+}
+
+// Every block size up to largest_cached has a bucket: 8 per power of two.
+std::size_t bucket_of(std::size_t block) {
+  const std::size_t power = std::bit_floor(block);
+  return static_cast<std::size_t>(std::countr_zero(power)) * 8 + (block - power) / std::max<std::size_t>(1, power / 8);
+}
+
+class CpuBackend final : public Backend {
+ public:
+  Device device() const override { return cpu_device; }
+
+  void* allocate(std::size_t bytes) override {
+    const std::size_t block = block_size(bytes);
+    std::lock_guard lock(mutex_);
+    void* data = take(block);
+    if (!data) data = ::operator new(block, std::align_val_t{alignment}, std::nothrow);
+    if (!data) {
+      drop_cache();
+      data = ::operator new(block, std::align_val_t{alignment}, std::nothrow);
+    }
+    if (!data)
+      fail(ErrorKind::memory, "out of memory on the CPU: ", bytes, " bytes were asked for, ", stats_.bytes,
+           " are in use.");
+    stats_.bytes += static_cast<std::int64_t>(bytes);
+    stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.bytes);
+    ++stats_.allocations;
+    return data;
+  }
+
+  void release(void* data, std::size_t bytes) noexcept override {
+    const std::size_t block = block_size(bytes);
+    std::lock_guard lock(mutex_);
+    stats_.bytes -= static_cast<std::int64_t>(bytes);
+    if (block > largest_cached || stats_.cached_bytes + block > most_cached) {
+      ::operator delete(data, std::align_val_t{alignment});
+      return;
+    }
+    *static_cast<void**>(data) = free_[bucket_of(block)];  // the free list runs through the blocks themselves
+    free_[bucket_of(block)] = data;
+    stats_.cached_bytes += static_cast<std::int64_t>(block);
+  }
+
+  MemoryStats memory_stats() const override {
+    std::lock_guard lock(mutex_);
+    return stats_;
+  }
+  void reset_peak() override {
+    std::lock_guard lock(mutex_);
+    stats_.peak_bytes = stats_.bytes;
+  }
+  void empty_cache() override {
+    std::lock_guard lock(mutex_);
+    drop_cache();
+  }
+
+  void upload(void* to, const void* host, std::size_t bytes) override { std::memcpy(to, host, bytes); }
+  void download(void* host, const void* from, std::size_t bytes) override { std::memcpy(host, from, bytes); }
+  void copy(void* to, const void* from, std::size_t bytes) override { std::memmove(to, from, bytes); }
+  void fill(void* to, int byte, std::size_t bytes) override { std::memset(to, byte, bytes); }
+
+  // Work is done when the call returns, so every mark lies in the past.
+  std::uint64_t mark() override { return 0; }
+  bool reached(std::uint64_t) override { return true; }
+  void wait(std::uint64_t) override {}
+  void synchronize() override {}
+  void* stream() override { return nullptr; }
+
+  // One word per thread: graphs of different threads must not see each other's bad labels.
+  Status* status() override { return &status_; }
+  Status take_status() override { return std::exchange(status_, Status{}); }
+
+ private:
+  void* take(std::size_t block) {
+    if (block > largest_cached) return nullptr;
+    void*& head = free_[bucket_of(block)];
+    void* data = head;
+    if (data) {
+      head = *static_cast<void**>(data);
+      stats_.cached_bytes -= static_cast<std::int64_t>(block);
+    }
+    return data;
+  }
+
+  void drop_cache() {
+    for (void*& head : free_)
+      while (head) ::operator delete(std::exchange(head, *static_cast<void**>(head)), std::align_val_t{alignment});
+    stats_.cached_bytes = 0;
+  }
+
+  mutable std::mutex mutex_;
+  MemoryStats stats_;
+  std::array<void*, 27 * 8> free_{};
+  static thread_local Status status_;
+};
+
+thread_local Status CpuBackend::status_{};
+
+}  // namespace
+
+Backend& backend(Device device) {
+  // Leaked on purpose: arrays handed to Python may outlive static destruction.
+  static CpuBackend* const cpu = new CpuBackend;
+  if (device.type == DeviceType::cpu) return *cpu;
+  return cuda_backend(device.index);
+}
+
+}  // namespace edfcore

@@ -1,0 +1,346 @@
+// The simulated CUDA runtime: device memory that is poisoned, watched and limited, and errors that stick.
+#include "device/sim/runtime.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <map>
+#include <mutex>
+#include <new>
+#include <string>
+
+#include "core/error.h"
+#include "device/sim/fiber.h"
+#include "device/sim/memory.h"
+
+namespace edfcore::sim {
+namespace {
+
+constexpr size_t guard_bytes = 256;   // behind every allocation
+constexpr size_t watched_bytes = 64;  // of the bytes behind a request, at every synchronisation
+constexpr unsigned char canary = 0xa5;
+constexpr size_t default_limit = size_t{4} << 30;
+constexpr size_t max_dynamic_shared = 227 << 10;  // as on an H200
+
+struct Allocation {
+  size_t capacity;   // what cudaMalloc was asked for
+  size_t requested;  // what is handed out of it
+};
+
+struct Runtime {
+  std::mutex mutex;
+  std::map<uintptr_t, Allocation> allocations;
+  std::map<const void*, size_t> shared_limits;
+  size_t in_use = 0;
+  bool launched = false;  // since memory was last looked at
+  cudaError_t last_error = cudaSuccess;
+  cudaError_t fault = cudaSuccess;
+  std::string fault_text;
+};
+
+Runtime& runtime() {
+  static auto* instance = new Runtime;  // never destroyed: buffers may outlive it at exit
+  return *instance;
+}
+
+size_t memory_limit() {
+  const char* value = getenv("EDFCORE_SIM_MEMORY");
+  return value != nullptr ? strtoull(value, nullptr, 10) : default_limit;
+}
+
+void poison([[maybe_unused]] char* data, [[maybe_unused]] size_t requested,
+            [[maybe_unused]] size_t capacity) {
+#if defined(EDF_SIM_ASAN)
+  __asan_unpoison_memory_region(data, capacity + guard_bytes);
+#endif
+  memset(data, 0xff, requested);
+  memset(data + requested, canary, capacity - requested + guard_bytes);
+#if defined(EDF_SIM_ASAN)
+  __asan_poison_memory_region(data + requested, capacity - requested + guard_bytes);
+#endif
+}
+
+// Reports a write into the first `watch` bytes behind the request. (ASan has reported it already.)
+void check([[maybe_unused]] uintptr_t address, [[maybe_unused]] const Allocation& a,
+           [[maybe_unused]] size_t watch) {
+#if !defined(EDF_SIM_ASAN)
+  const char* data = reinterpret_cast<const char*>(address);
+  const size_t behind = a.capacity - a.requested + guard_bytes;
+  if (watch > behind) watch = behind;
+  for (size_t i = 0; i < watch; ++i) {
+    if (static_cast<unsigned char>(data[a.requested + i]) == canary) continue;
+    set_fault(cudaErrorIllegalAddress, text("a write past the end of an allocation of ", a.requested,
+                                            " bytes, at byte ", a.requested + i));
+    return;
+  }
+#endif
+}
+
+void check_all() {
+  Runtime& r = runtime();
+  if (!r.launched) return;
+  r.launched = false;
+  for (const auto& [address, allocation] : r.allocations) check(address, allocation, watched_bytes);
+}
+
+// True when [data, data + bytes) lies in what is handed out.
+bool on_device(const void* data, size_t bytes) {
+  const auto address = reinterpret_cast<uintptr_t>(data);
+  const auto& all = runtime().allocations;
+  auto it = all.upper_bound(address);
+  if (it == all.begin()) return false;
+  --it;
+  return address - it->first + bytes <= it->second.requested;
+}
+
+cudaError_t state() {
+  const Runtime& r = runtime();
+  return r.fault;
+}
+
+}  // namespace
+
+void set_fault(cudaError_t error, const std::string& message) {
+  Runtime& r = runtime();
+  if (r.fault != cudaSuccess) return;
+  r.fault = error;
+  r.fault_text = "simulated device: " + message;
+}
+
+cudaError_t set_error(cudaError_t error) { return runtime().last_error = error; }
+
+bool faulted() { return runtime().fault != cudaSuccess; }
+
+void note_launch() { runtime().launched = true; }
+
+size_t dynamic_shared_limit(const void* kernel) {
+  const auto& limits = runtime().shared_limits;
+  const auto it = limits.find(kernel);
+  return it != limits.end() ? it->second : size_t{48 << 10};
+}
+
+void hand_out(void* data, size_t requested, size_t capacity) {
+  const std::lock_guard lock(runtime().mutex);
+  runtime().allocations[reinterpret_cast<uintptr_t>(data)] = {capacity, requested};
+  poison(static_cast<char*>(data), requested, capacity);
+}
+
+void take_back(void* data) {
+  const std::lock_guard lock(runtime().mutex);
+  const auto address = reinterpret_cast<uintptr_t>(data);
+  Allocation& a = runtime().allocations.at(address);
+  check(address, a, SIZE_MAX);
+  a.requested = 0;
+  poison(static_cast<char*>(data), 0, a.capacity);
+}
+
+}  // namespace edfcore::sim
+
+using namespace edfcore::sim;
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int device) {
+  if (device != 0) return set_error(cudaErrorInvalidDevice);
+  *prop = {};
+  snprintf(prop->name, sizeof prop->name, "simulated device");
+  prop->totalGlobalMem = memory_limit();
+  prop->sharedMemPerBlock = 48 << 10;
+  prop->major = 9;
+  prop->multiProcessorCount = 4;  // few, so that grid-stride loops go round more than once
+  prop->maxThreadsPerBlock = 1024;
+  prop->warpSize = 32;
+  return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device) { return device == 0 ? state() : set_error(cudaErrorInvalidDevice); }
+
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void** data, size_t bytes) {
+  if (faulted()) return state();
+  Runtime& r = runtime();
+  {
+    const std::lock_guard lock(r.mutex);
+    if (bytes > memory_limit() || r.in_use + bytes > memory_limit())
+      return set_error(cudaErrorMemoryAllocation);
+  }
+  const size_t total = (bytes + guard_bytes + 255) / 256 * 256;
+  *data = aligned_alloc(256, total);
+  if (*data == nullptr) return set_error(cudaErrorMemoryAllocation);
+  hand_out(*data, bytes, bytes);
+  const std::lock_guard lock(r.mutex);
+  r.in_use += bytes;
+  return cudaSuccess;
+}
+
+cudaError_t cudaFree(void* data) {
+  if (data == nullptr) return state();
+  Runtime& r = runtime();
+  {
+    const std::lock_guard lock(r.mutex);
+    const auto it = r.allocations.find(reinterpret_cast<uintptr_t>(data));
+    if (it == r.allocations.end()) return set_error(cudaErrorInvalidValue);
+    check(it->first, it->second, SIZE_MAX);
+    r.in_use -= it->second.capacity;
+#if defined(EDF_SIM_ASAN)
+    __asan_unpoison_memory_region(data, it->second.capacity + guard_bytes);
+#endif
+    r.allocations.erase(it);
+  }
+  free(data);
+  return state();
+}
+
+cudaError_t cudaMallocHost(void** data, size_t bytes) {
+  *data = aligned_alloc(256, (bytes + 255) / 256 * 256);
+  return *data != nullptr ? state() : set_error(cudaErrorMemoryAllocation);
+}
+
+cudaError_t cudaFreeHost(void* data) {
+  free(data);
+  return state();
+}
+
+cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
+  *total = memory_limit();
+  *free_bytes = *total - runtime().in_use;
+  return state();
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+  if (faulted() || bytes == 0) return state();
+  const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+  const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+  {
+    const std::lock_guard lock(runtime().mutex);
+    if (on_device(to, bytes) != to_device || on_device(from, bytes) != from_device)
+      return set_error(cudaErrorInvalidValue);
+  }
+  memmove(to, from, bytes);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void* to, int byte, size_t bytes, cudaStream_t) {
+  if (faulted() || bytes == 0) return state();
+  {
+    const std::lock_guard lock(runtime().mutex);
+    if (!on_device(to, bytes)) return set_error(cudaErrorInvalidValue);
+  }
+  memset(to, byte, bytes);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = reinterpret_cast<cudaStream_t>(new char);
+  return state();
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete reinterpret_cast<char*>(stream);
+  return state();
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaDeviceSynchronize(); }
+
+cudaError_t cudaDeviceSynchronize() {
+  const std::lock_guard lock(runtime().mutex);
+  check_all();
+  return state();
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = reinterpret_cast<cudaEvent_t>(new char);
+  return state();
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete reinterpret_cast<char*>(event);
+  return state();
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return state(); }
+cudaError_t cudaEventQuery(cudaEvent_t) { return state(); }
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaDeviceSynchronize(); }
+
+cudaError_t cudaGetLastError() {
+  const cudaError_t error = cudaPeekAtLastError();
+  runtime().last_error = cudaSuccess;
+  return error;
+}
+
+cudaError_t cudaPeekAtLastError() {
+  const Runtime& r = runtime();
+  return r.fault != cudaSuccess ? r.fault : r.last_error;
+}
+
+const char* cudaGetErrorName(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "cudaSuccess";
+    case cudaErrorInvalidValue:
+      return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation:
+      return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration:
+      return "cudaErrorInvalidConfiguration";
+    case cudaErrorInsufficientDriver:
+      return "cudaErrorInsufficientDriver";
+    case cudaErrorNoDevice:
+      return "cudaErrorNoDevice";
+    case cudaErrorInvalidDevice:
+      return "cudaErrorInvalidDevice";
+    case cudaErrorNotReady:
+      return "cudaErrorNotReady";
+    case cudaErrorIllegalAddress:
+      return "cudaErrorIllegalAddress";
+    case cudaErrorLaunchFailure:
+      return "cudaErrorLaunchFailure";
+  }
+  return "unrecognized error code";
+}
+
+const char* cudaGetErrorString(cudaError_t error) {
+  const Runtime& r = runtime();
+  if (error != cudaSuccess && error == r.fault) return r.fault_text.c_str();
+  switch (error) {
+    case cudaSuccess:
+      return "no error";
+    case cudaErrorInvalidValue:
+      return "invalid argument";
+    case cudaErrorMemoryAllocation:
+      return "out of memory";
+    case cudaErrorInvalidConfiguration:
+      return "invalid configuration argument";
+    case cudaErrorInvalidDevice:
+      return "invalid device ordinal";
+    default:
+      return cudaGetErrorName(error);
+  }
+}
+
+cudaError_t cudaSimFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
+      static_cast<size_t>(value) > max_dynamic_shared)
+    return set_error(cudaErrorInvalidValue);
+  runtime().shared_limits[kernel] = static_cast<size_t>(value);
+  return cudaSuccess;
+}

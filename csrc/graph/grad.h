@@ -1,0 +1,30 @@
+// The reverse walk: vjps emit ops, and what they emit is run by the same `run` as everything else.
+#pragma once
+
+#include "graph/node.h"
+
+namespace edfcore {
+
+// One node's part of a backward pass: from the gradient of its outputs to that of its inputs, which accumulate.
+// Nothing happens where the gradient is zero. With `record`, the emitted nodes stay on the tape, so that gradients
+// have gradients.
+void backward_step(Node& node, bool record = false);
+
+// The reverse walk over everything that `loss` was computed from, latest node first. Leaves accumulate over calls; the
+// gradients of computed nodes are dropped when they have been passed on. Null seed: ones; the loss must then have one
+// element, or a graph error is thrown.
+void backward(Node& loss, NodeRef seed, bool record);
+
+// Adds to the gradient of an output, whose dtype and shape the contribution has.
+void accumulate_grad(Output& output, NodeRef contribution);
+
+// Gives the node's gradient memory of its own, zeros if there was none, and settles what is deferred. For handing it out.
+Node& own_grad(Node& node);
+
+// A leaf like the node's value, every element the same.
+NodeRef filled_like(Node& node, double scalar);
+
+// p -= learning_rate * gradient for every parameter. Checks all before it touches one.
+void sgd(std::span<Node* const> parameters, double learning_rate);
+
+}  // namespace edfcore

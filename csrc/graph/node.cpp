@@ -1,0 +1,124 @@
+// Making nodes, and freeing them without recursion however long the chain.
+#include "graph/node.h"
+
+#include <utility>
+
+#include "device/memory.h"
+
+namespace edfcore {
+namespace {
+
+std::atomic<std::uint64_t> next_serial{0};
+std::atomic<std::int64_t> nodes_alive{0};
+
+// Moves the node's references into `pending`, so that its destructor releases nothing.
+void unlink(Node& node, std::vector<Node*>& pending) {
+  for (Edge& edge : node.inputs)
+    if (Node* input = edge.node.detach()) pending.push_back(input);
+  for (Deferred& deferred : node.deferred) {
+    for (Edge& edge : deferred.inputs)
+      if (Node* input = edge.node.detach()) pending.push_back(input);
+    if (Node* grad = deferred.grad.detach()) pending.push_back(grad);
+  }
+  for (std::int32_t i = 0; i < node.outputs(); ++i)
+    if (Node* grad = node.out(i).grad.detach()) pending.push_back(grad);
+}
+
+void destroy(Node* node) {
+  if (node->site.code && site_hooks().release) site_hooks().release(node->site);
+  if (node->host && host_hooks().release) host_hooks().release(node->host);
+  nodes_alive.fetch_sub(1, std::memory_order_relaxed);
+  delete node;
+}
+
+}  // namespace
+
+SiteHooks& site_hooks() {
+  static SiteHooks hooks;
+  return hooks;
+}
+
+HostHooks& host_hooks() {
+  static HostHooks hooks;
+  return hooks;
+}
+
+void retain(Node* node) { node->refs.fetch_add(1, std::memory_order_relaxed); }
+
+void release(Node* node) {
+  if (node->refs.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  std::vector<Node*> pending;
+  unlink(*node, pending);
+  destroy(node);
+  while (!pending.empty()) {
+    Node* next = pending.back();
+    pending.pop_back();
+    if (next->refs.fetch_sub(1, std::memory_order_acq_rel) != 1) continue;
+    unlink(*next, pending);
+    destroy(next);
+  }
+}
+
+const Tensor& Cell::on_device() {
+  if (mirror) {
+    copy_into(tensor, mirror);
+    if (mirror.buffer->unique()) mirror = {};  // nobody can write it any more
+  }
+  return tensor;
+}
+
+const Tensor& Cell::on_host() {
+  if (tensor.device().type == DeviceType::cpu) return tensor;
+  if (!mirror) mirror = copy_to(tensor, cpu_device);
+  return mirror;
+}
+
+void Cell::set(Tensor t) {
+  tensor = std::move(t);
+  mirror = {};
+}
+
+void Cell::updated() {
+  if (mirror) copy_into(mirror, tensor);
+}
+
+static NodeRef new_node(Role role) {
+  auto* node = new Node;
+  node->role = role;
+  node->serial = next_serial.fetch_add(1, std::memory_order_relaxed);
+  nodes_alive.fetch_add(1, std::memory_order_relaxed);
+  return NodeRef(node);
+}
+
+NodeRef make_node(const Op& op, std::vector<Edge> inputs, const Attrs& attrs) {
+  const auto given = static_cast<std::int32_t>(inputs.size());
+  if (op.arity != variadic && given != op.arity)
+    fail(ErrorKind::graph, "[", op.name, "] takes ", op.arity, " inputs, but ", given, " were given.");
+  NodeRef node = new_node(Role::computed);
+  node->op = &op;
+  node->attrs = attrs;
+  for (const Edge& edge : inputs) node->requires_grad |= edge.node->requires_grad;
+  if (op.flags & op_no_grad) node->requires_grad = false;
+  node->inputs = std::move(inputs);
+  node->more.resize(static_cast<std::size_t>(op.outputs) - 1);
+  return node;
+}
+
+NodeRef make_leaf(Role role, Tensor value) {
+  NodeRef node = new_node(role);
+  node->output.spec = value.spec;
+  if (value) {
+    node->device = value.device();
+    node->output.value.set(std::move(value));
+  }
+  return node;
+}
+
+std::string made_at(const Node& node) {
+  if (!node.site.code || !site_hooks().describe) return "";
+  return " Node made at " + site_hooks().describe(node.site) + ".";
+}
+
+std::int64_t live_nodes() { return nodes_alive.load(std::memory_order_relaxed); }
+
+}  // namespace edfcore

@@ -1,0 +1,121 @@
+// A Node is an op, its inputs and its attributes, with a number that grows as nodes are made.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/ref.h"
+#include "core/tensor.h"
+#include "ops/op.h"
+
+namespace edfcore {
+
+struct Node;
+void retain(Node* node);
+void release(Node* node);  // frees long chains iteratively
+using NodeRef = Ref<Node>;
+
+// One output of a node, as another node's input.
+struct Edge {
+  NodeRef node;
+  std::int32_t index = 0;
+  std::uint32_t version = 0;  // of the input when the node last ran
+};
+
+// Where in the user's program a node was made. The graph does not know what is behind the pointer: whoever captures
+// sites (the Python bindings) supplies the two functions.
+struct Site {
+  void* code = nullptr;
+  std::int32_t position = -1;
+};
+struct SiteHooks {
+  void (*release)(const Site&) = nullptr;
+  std::string (*describe)(const Site&) = nullptr;  // "train.py:14"
+};
+SiteHooks& site_hooks();
+
+// The same for the object behind a leaf of Role::host.
+struct HostHooks {
+  void (*release)(void* host) = nullptr;
+};
+HostHooks& host_hooks();
+
+enum class Role : std::uint8_t {
+  computed,   // has an op
+  constant,   // a leaf that nobody assigns
+  input,      // a leaf set by assignment, of any shape
+  parameter,  // a leaf with a fixed shape, updated in place
+  host,       // a leaf whose value comes from, and whose gradient goes to, an object outside the engine
+};
+
+// A value or a gradient, on the graph's device, with the copy of it that was handed out to the host (on the CPU there
+// is none: the array handed out is the memory itself). A mirror may be written by whoever holds it, so it is uploaded
+// before the next use on the device.
+struct Cell {
+  Tensor tensor;
+  Tensor mirror;
+
+  explicit operator bool() const { return static_cast<bool>(tensor); }
+  const Tensor& on_device();  // the tensor, after uploading a mirror
+  const Tensor& on_host();    // the memory to hand out
+  void set(Tensor t);
+  void updated();  // the tensor was written in place: a mirror that somebody holds follows
+};
+
+struct Output {
+  Spec spec;
+  Cell value;
+  NodeRef grad;  // its value is output 0 of that node; null: zero
+};
+
+// A gradient on its way to a node that was fused into its consumer (log_loss of a softmax): kept apart from the
+// node's own gradient, so that it can take the stable way when it goes on, and still be looked at.
+struct Deferred {
+  const Op* op;               // as the consumer was written
+  const Op* into;             // as it ran
+  std::int32_t input;         // which of its inputs this node is
+  std::vector<Edge> inputs;   // its inputs; the one at `input` is left empty, or it would be a cycle
+  Attrs resolved;
+  NodeRef grad;               // of the consumer's output
+};
+
+struct Node {
+  std::atomic<std::int32_t> refs{0};
+  Role role = Role::constant;
+  bool recorded = false;       // runs when told (EDF), not when made
+  bool requires_grad = false;  // a gradient is to reach it
+  bool assigned = false;       // its value was set by hand since it last ran
+  bool has_grad = false;       // a backward pass has reached or zeroed it; a null gradient then means zero
+  std::uint32_t version = 0;   // grows with every update in place
+  std::uint64_t serial = 0;
+  std::uint64_t mark = 0;      // the last walk that visited it
+  Device device;
+  const Op* op = nullptr;
+  const Op* ran = nullptr;  // what the last run used: `op`, or what it fuses into
+  Attrs attrs;              // as asked; of a leaf that is assigned, `dtype` is what floating values become
+  Attrs resolved;           // as the last `infer` resolved them
+  std::vector<Edge> inputs;
+  std::vector<Deferred> deferred;
+  Output output;               // the first, for nearly every op the only one
+  std::vector<Output> more;
+  std::string name;            // of a parameter, for weights and messages
+  void* host = nullptr;        // Role::host: the object outside, for whoever made the leaf
+  Site site;
+
+  Output& out(std::int32_t index) { return index == 0 ? output : more[static_cast<std::size_t>(index) - 1]; }
+  Cell& value() { return output.value; }
+  std::int32_t outputs() const { return 1 + static_cast<std::int32_t>(more.size()); }
+};
+
+// A node with nothing run yet. Throws a graph error when the number of inputs is not the op's.
+NodeRef make_node(const Op& op, std::vector<Edge> inputs, const Attrs& attrs);
+NodeRef make_leaf(Role role, Tensor value);
+
+// " Node made at train.py:14.", or nothing when no site is known.
+std::string made_at(const Node& node);
+
+std::int64_t live_nodes();
+
+}  // namespace edfcore

@@ -1,0 +1,168 @@
+// Running one node: infer, allocate, launch, look at the status word.
+#include "graph/run.h"
+
+#include <string>
+
+#include "device/memory.h"
+#include "ops/cpu_features.h"
+#include "ops/ops.h"
+
+namespace edfcore {
+namespace {
+
+constexpr std::size_t few = 8;
+
+Output& output_of(const Edge& edge) { return edge.node->out(edge.index); }
+
+[[noreturn]] void no_value(const Op& op, const Resolution& what, std::size_t i) {
+  const Node& input = *what.inputs[i]->node;
+  const char* advice = input.role == Role::computed ? "run Forward() first" : "assign its .value first";
+  fail(ErrorKind::graph, "[", op.name, "] input ", i, " has no value yet: ", advice, ".");
+}
+
+// True when the memory that holds the node's last value can take the next one: nobody else looks at it.
+bool reusable(const Cell& cell, const Spec& spec, Device device) {
+  return cell.tensor && cell.tensor.device() == device && cell.tensor.buffer->bytes == spec.bytes() &&
+         cell.tensor.buffer->unique() && cell.tensor.buffer->free != nullptr &&
+         (!cell.mirror || cell.mirror.buffer->unique());
+}
+
+// A reshape of a computed value is that value's memory. One of a leaf is a copy: leaves are written in place.
+bool shares_memory(const Op& op, const Resolution& what) {
+  return (op.flags & op_view) && what.inputs[0]->node->role == Role::computed;
+}
+
+std::string status_text(const Op& op, const Status& status) {
+  if (status.code == Status::nan_refused)
+    return text("[", op.name, "] input ", status.input, " holds a NaN at position ", status.row, ".");
+  return text("[", op.name, "] input ", status.input, " holds ", status.value, " at position ", status.row,
+              ": valid values are 0 to ", status.bound - 1, ".");
+}
+
+const Op& op_of(const Status& status) { return *ops::all()[static_cast<std::size_t>(status.op)]; }
+
+struct Prepared {
+  Resolution what;
+  Attrs resolved;
+  std::vector<Spec> specs;  // of the outputs
+};
+
+Prepared prepare(const Node& node) {
+  Prepared p{resolve(node), node.attrs, {}};
+  const Op& op = *p.what.op;
+  std::vector<Spec> in(p.what.inputs.size());
+  Device device;
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    const Output& input = output_of(*p.what.inputs[i]);
+    if (!input.value) no_value(*node.op, p.what, i);
+    in[i] = input.value.tensor.spec;
+    if (i == 0) device = input.value.tensor.device();
+    if (!(input.value.tensor.device() == device))
+      fail(ErrorKind::device, "[", op.name, "] input 0 is on ", device_name(device), " and input ", i, " on ",
+           device_name(input.value.tensor.device()), ": move one of them.");
+  }
+  p.specs.resize(static_cast<std::size_t>(op.outputs));
+  Inference inference{op, in, p.resolved, p.specs};
+  op.infer(inference);
+  return p;
+}
+
+void execute(Node& node, Prepared& p) {
+  const Op& op = *p.what.op;
+  std::vector<View> in, out;
+  in.reserve(few);
+  for (const Edge* edge : p.what.inputs) in.push_back(output_of(*edge).value.on_device().view());
+  const Device device = p.what.inputs.empty() ? node.device : output_of(*p.what.inputs[0]).value.tensor.device();
+
+  std::vector<Tensor> results;
+  for (std::size_t i = 0; i < p.specs.size(); ++i) {
+    Cell& cell = node.out(static_cast<std::int32_t>(i)).value;
+    Tensor tensor;
+    if ((op.flags & op_mutates) || shares_memory(op, p.what)) {
+      tensor = {p.specs[i], output_of(*p.what.inputs[0]).value.tensor.buffer};
+    } else if (reusable(cell, p.specs[i], device)) {
+      tensor = {p.specs[i], cell.tensor.buffer};
+    } else {
+      tensor = allocate(p.specs[i], device);
+    }
+    results.push_back(std::move(tensor));
+  }
+  for (const Tensor& tensor : results) out.push_back(tensor.view());
+
+  if (!shares_memory(op, p.what)) {
+    Backend& where = backend(device);
+    Tensor scratch;
+    std::vector<Spec> in_specs;
+    if (op.scratch) {
+      for (const Edge* edge : p.what.inputs) in_specs.push_back(output_of(*edge).value.tensor.spec);
+      const std::int64_t bytes = op.scratch(in_specs, p.specs, p.resolved, device.type);
+      if (bytes > 0) scratch = allocate({DType::u8, Shape{bytes}}, device);
+    }
+    const Launch launch{in.data(),
+                        out.data(),
+                        static_cast<std::int32_t>(in.size()),
+                        static_cast<std::int32_t>(out.size()),
+                        &p.resolved,
+                        scratch ? scratch.data() : nullptr,
+                        where.status(),
+                        device.type == DeviceType::cpu ? 0 : ops::index_of(op),
+                        where.stream()};
+    const Kernel kernel = device.type == DeviceType::cpu ? cpu_kernel(op.cpu) : op.cuda;
+    if (!kernel) fail(ErrorKind::device, "[", op.name, "] has no kernel for ", device_name(device), ".");
+    kernel(launch);
+    if (device.type == DeviceType::cpu && where.status()->code != Status::ok)
+      fail(ErrorKind::data, status_text(op, where.take_status()));
+  }
+
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    Output& output = node.out(static_cast<std::int32_t>(i));
+    output.spec = p.specs[i];
+    output.value.set(std::move(results[i]));
+  }
+  if (op.flags & op_mutates) {
+    Node& target = *p.what.inputs[0]->node;
+    ++target.version;
+    output_of(*p.what.inputs[0]).value.updated();
+  }
+  for (Edge& edge : node.inputs) edge.version = edge.node->version;
+  node.ran = &op;
+  node.resolved = p.resolved;
+  node.device = device;
+  node.assigned = false;
+}
+
+}  // namespace
+
+Resolution resolve(const Node& node) {
+  Resolution what{node.op, nullptr, {}};
+  what.inputs.reserve(few);
+  const Fusion* fusion = node.op->fuses;
+  const Node* producer = fusion ? node.inputs[static_cast<std::size_t>(fusion->input)].node.get() : nullptr;
+  if (producer && producer->op == fusion->producer && !producer->assigned) {
+    what.op = fusion->into;
+    what.fusion = fusion;
+  }
+  for (std::size_t i = 0; i < node.inputs.size(); ++i) {
+    if (what.fusion && static_cast<std::int32_t>(i) == fusion->input)
+      for (const Edge& edge : producer->inputs) what.inputs.push_back(&edge);
+    else
+      what.inputs.push_back(&node.inputs[i]);
+  }
+  return what;
+}
+
+void run(Node& node) {
+  try {
+    Prepared p = prepare(node);
+    execute(node, p);
+  } catch (const Error& error) {
+    throw Error(error.kind(), error.what() + made_at(node));
+  }
+}
+
+void check_status(Device device) {
+  const Status status = backend(device).take_status();
+  if (status.code != Status::ok) fail(ErrorKind::data, status_text(op_of(status), status));
+}
+
+}  // namespace edfcore

@@ -1,0 +1,26 @@
+// Running one node: the only way any op is ever executed, whichever face or pass asked for it.
+#pragma once
+
+#include <span>
+
+#include "graph/node.h"
+
+namespace edfcore {
+
+// What a node runs when its inputs are as they are now: its own op on its own inputs, or the op that it fuses into
+// on its producer's inputs.
+struct Resolution {
+  const Op* op = nullptr;
+  const Fusion* fusion = nullptr;  // null: nothing was fused
+  std::vector<const Edge*> inputs;
+};
+Resolution resolve(const Node& node);
+
+// Infers, allocates, launches. Throws what `infer` throws and, on the CPU, what the data show, each with the place
+// where the node was made; then the node keeps the value it had before.
+void run(Node& node);
+
+// Raises the data error that kernels on this device have met since the last call, if any. Synchronises.
+void check_status(Device device);
+
+}  // namespace edfcore

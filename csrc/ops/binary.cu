@@ -1,0 +1,78 @@
+// add, sub, mul and div on a CUDA device, with NumPy's broadcasting.
+#include "ops/kernel_cuda.h"
+
+namespace edfcore::cuda {
+
+namespace {
+
+// Integers wrap around, as in NumPy: their arithmetic is done unsigned, where that is defined.
+template <class T>
+struct Arithmetic {
+  using type = T;
+};
+template <>
+struct Arithmetic<std::int32_t> {
+  using type = std::uint32_t;
+};
+template <>
+struct Arithmetic<std::int64_t> {
+  using type = std::uint64_t;
+};
+template <>
+struct Arithmetic<std::uint8_t> {
+  using type = std::uint32_t;
+};
+
+template <class T>
+using Wide = typename Arithmetic<T>::type;
+
+struct Add {
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return static_cast<T>(static_cast<Wide<T>>(a) + static_cast<Wide<T>>(b));
+  }
+};
+
+struct Subtract {
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return static_cast<T>(static_cast<Wide<T>>(a) - static_cast<Wide<T>>(b));
+  }
+};
+
+struct Multiply {
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return static_cast<T>(static_cast<Wide<T>>(a) * static_cast<Wide<T>>(b));
+  }
+};
+
+struct Divide {
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return a / b;
+  }
+};
+
+template <class F>
+void map_numeric(const Launch& l) {
+  visit_numeric(l.out[0].dtype, [&](auto t) {
+    using T = decltype(t);
+    map<T, T, 2>(l, F{}, l.out[0], l.in);
+  });
+}
+
+}  // namespace
+
+void add_kernel(const Launch& l) { map_numeric<Add>(l); }
+void sub_kernel(const Launch& l) { map_numeric<Subtract>(l); }
+void mul_kernel(const Launch& l) { map_numeric<Multiply>(l); }
+
+void div_kernel(const Launch& l) {
+  visit_floating(l.out[0].dtype, [&](auto t) {
+    using T = decltype(t);
+    map<T, T, 2>(l, Divide{}, l.out[0], l.in);
+  });
+}
+
+}  // namespace edfcore::cuda

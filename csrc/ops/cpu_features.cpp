@@ -1,0 +1,55 @@
+// Which instruction set the CPU kernels run in.
+#include "ops/cpu_features.h"
+
+#include <cstdlib>
+#include <string_view>
+
+namespace edfcore {
+namespace {
+
+bool machine_has(Isa isa) {
+#if defined(EDFCORE_MULTI_ISA) && (defined(__GNUC__) || defined(__clang__))
+  if (isa == Isa::avx512)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && machine_has(Isa::avx2);
+  if (isa == Isa::avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return isa == Isa::base;
+}
+
+Isa choose() {
+  constexpr Isa best_first[] = {Isa::avx512, Isa::avx2, Isa::base};
+  if (const char* forced = std::getenv("EDFCORE_ISA"); forced && *forced) {
+    for (Isa isa : best_first) {
+      if (std::string_view(forced) != isa_name(isa)) continue;
+      if (!machine_has(isa)) fail(ErrorKind::device, "EDFCORE_ISA=", forced, ": this machine or build has no ", forced, ".");
+      return isa;
+    }
+    fail(ErrorKind::device, "EDFCORE_ISA=", forced, " is not known: use base, avx2 or avx512.");
+  }
+  for (Isa isa : best_first)
+    if (machine_has(isa)) return isa;
+  return Isa::base;
+}
+
+}  // namespace
+
+Isa current_isa() {
+  static const Isa isa = choose();
+  return isa;
+}
+
+const char* isa_name(Isa isa) {
+  constexpr const char* names[] = {"base", "avx2", "avx512"};
+  return names[static_cast<int>(isa)];
+}
+
+Kernel cpu_kernel(const CpuKernel& kernels) {
+  switch (current_isa()) {
+    case Isa::avx512: return kernels.avx512;
+    case Isa::avx2: return kernels.avx2;
+    default: return kernels.base;
+  }
+}
+
+}  // namespace edfcore

@@ -1,0 +1,125 @@
+// Records of the elementwise ops of one operand: the unary list with its derivatives, cast, scale, fill_like.
+#include "ops/record.h"
+
+namespace edfcore {
+
+#define EDF_UNARY_KERNELS(name, functor) EDF_KERNEL(name) EDF_KERNEL(name##_grad) EDF_KERNEL(name##_grad2)
+EDF_UNARY_OPS(EDF_UNARY_KERNELS)
+EDF_KERNEL(cast)
+EDF_KERNEL(scale)
+EDF_KERNEL(fill_like)
+
+namespace ops {
+
+namespace {
+
+void infer_unary(Inference& inf) {
+  need_floating(inf, 0, "x");
+  inf.out[0] = inf.in[0];
+}
+
+// (g, x, y) and (u, g, x, y): as many values of one shape and dtype.
+void infer_derivative(Inference& inf) {
+  need_floating(inf, 0, "g");
+  for (int i = 1; i < static_cast<int>(inf.in.size()); ++i) {
+    need_same_dtype(inf, 0, "g", i, "x");
+    need_same_shape(inf, 0, "g", i, "x");
+  }
+  inf.out[0] = inf.in[0];
+}
+
+template <const Op& Grad>
+void vjp_unary(Builder& b, const VjpArgs& args) {
+  if (args.wanted[0]) args.result[0] = emit(b, Grad, {args.grads[0], args.inputs[0], args.outputs[0]});
+}
+
+// y is f(x), so the derivative through it belongs to x, and y itself gets none.
+template <const Op& Grad, const Op& Grad2>
+void vjp_unary_grad(Builder& b, const VjpArgs& args) {
+  const Value u = args.grads[0], g = args.inputs[0], x = args.inputs[1], y = args.inputs[2];
+  if (args.wanted[0]) args.result[0] = emit(b, Grad, {u, x, y});
+  if (args.wanted[1]) args.result[1] = emit(b, Grad2, {u, g, x, y});
+}
+
+void infer_cast(Inference& inf) {
+  for (DType d : {inf.in[0].dtype, inf.attrs.dtype})
+    if (d == DType::bf16 || d == DType::f16)
+      inf.dtype_error("x has dtype ", dtype_name(inf.in[0].dtype), ", to be converted to ",
+                      dtype_name(inf.attrs.dtype), ": ", dtype_name(d), " is not supported here.");
+  inf.out[0] = {inf.attrs.dtype, inf.in[0].shape};
+}
+
+// Integers carry no gradient, on either side.
+void vjp_cast(Builder& b, const VjpArgs& args) {
+  const DType from = args.inputs[0].spec->dtype;
+  if (!args.wanted[0] || !is_floating(from) || !is_floating(args.attrs.dtype)) return;
+  Attrs back;
+  back.dtype = from;
+  args.result[0] = emit(b, cast, {args.grads[0]}, back);
+}
+
+void vjp_scale(Builder& b, const VjpArgs& args) {
+  if (args.wanted[0]) args.result[0] = emit(b, scale, {args.grads[0]}, with_scalar(args.attrs.scalar));
+}
+
+void infer_fill_like(Inference& inf) {
+  need_numeric(inf, 0, "x");
+  inf.out[0] = inf.in[0];
+}
+
+}  // namespace
+
+#define EDF_DEFINE_UNARY(op, functor)                                           \
+  const Op op = {.name = #op,                                                   \
+                 .arity = 1,                                                    \
+                 .infer = infer_unary,                                          \
+                 .cpu = EDF_CPU_KERNEL(op##_kernel),                            \
+                 .cuda = EDF_CUDA_KERNEL(op##_kernel),                          \
+                 .vjp = vjp_unary<op##_grad>,                                   \
+                 .inplace = 0,                                                  \
+                 .flags = op_elementwise};                                      \
+  const Op op##_grad = {.name = #op "_grad",                                    \
+                        .arity = 3,                                             \
+                        .infer = infer_derivative,                              \
+                        .cpu = EDF_CPU_KERNEL(op##_grad_kernel),                \
+                        .cuda = EDF_CUDA_KERNEL(op##_grad_kernel),              \
+                        .vjp = vjp_unary_grad<op##_grad, op##_grad2>,           \
+                        .inplace = 0,                                           \
+                        .flags = op_elementwise | op_internal};                 \
+  const Op op##_grad2 = {.name = #op "_grad2",                                  \
+                         .arity = 4,                                            \
+                         .infer = infer_derivative,                             \
+                         .cpu = EDF_CPU_KERNEL(op##_grad2_kernel),              \
+                         .cuda = EDF_CUDA_KERNEL(op##_grad2_kernel),            \
+                         .inplace = 0,                                          \
+                         .flags = op_elementwise | op_internal | op_no_grad};
+EDF_UNARY_OPS(EDF_DEFINE_UNARY)
+#undef EDF_DEFINE_UNARY
+
+const Op cast = {.name = "cast",
+                 .arity = 1,
+                 .infer = infer_cast,
+                 .cpu = EDF_CPU_KERNEL(cast_kernel),
+                 .cuda = EDF_CUDA_KERNEL(cast_kernel),
+                 .vjp = vjp_cast,
+                 .flags = op_elementwise};
+
+const Op scale = {.name = "scale",
+                  .arity = 1,
+                  .infer = infer_unary,
+                  .cpu = EDF_CPU_KERNEL(scale_kernel),
+                  .cuda = EDF_CUDA_KERNEL(scale_kernel),
+                  .vjp = vjp_scale,
+                  .inplace = 0,
+                  .flags = op_elementwise};
+
+const Op fill_like = {.name = "fill_like",
+                      .arity = 1,
+                      .infer = infer_fill_like,
+                      .cpu = EDF_CPU_KERNEL(fill_like_kernel),
+                      .cuda = EDF_CUDA_KERNEL(fill_like_kernel),
+                      .inplace = 0,
+                      .flags = op_elementwise | op_internal | op_no_grad};
+
+}  // namespace ops
+}  // namespace edfcore

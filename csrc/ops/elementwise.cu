@@ -1,0 +1,93 @@
+// Elementwise ops on a CUDA device: every functor of elementwise.h and its derivatives, cast, scale and fill_like.
+#include "ops/kernel_cuda.h"
+
+namespace edfcore::cuda {
+
+namespace {
+
+template <class Op>
+struct Value {
+  template <class T>
+  __device__ T operator()(T x) const {
+    return Op::f(x);
+  }
+};
+
+template <class Op>
+struct Gradient {
+  template <class T>
+  __device__ T operator()(T g, T x, T y) const {
+    return g * Op::df(x, y);
+  }
+};
+
+template <class Op>
+struct Gradient2 {
+  template <class T>
+  __device__ T operator()(T g, T x, T y) const {
+    return g * Op::d2f(x, y);
+  }
+};
+
+template <class Out>
+struct Cast {
+  template <class In>
+  __device__ Out operator()(In x) const {
+    return static_cast<Out>(x);
+  }
+};
+
+template <class T>
+struct Scale {
+  T factor;
+  __device__ T operator()(T x) const { return x * factor; }
+};
+
+template <class T>
+struct Fill {
+  T value;
+  __device__ T operator()(T) const { return value; }
+};
+
+template <class F, int N>
+void map_floating(const Launch& l) {
+  visit_floating(l.out[0].dtype, [&](auto t) {
+    using T = decltype(t);
+    map<T, T, N>(l, F{}, l.out[0], l.in);
+  });
+}
+
+}  // namespace
+
+#define EDF_UNARY_KERNELS(name, functor)                                                   \
+  void name##_kernel(const Launch& l) { map_floating<Value<functor>, 1>(l); }              \
+  void name##_grad_kernel(const Launch& l) { map_floating<Gradient<functor>, 3>(l); }      \
+  void name##_grad2_kernel(const Launch& l) { map_floating<Gradient2<functor>, 3>(l); }
+EDF_UNARY_OPS(EDF_UNARY_KERNELS)
+#undef EDF_UNARY_KERNELS
+
+void cast_kernel(const Launch& l) {
+  visit_numeric(l.in[0].dtype, [&](auto from) {
+    visit_numeric(l.out[0].dtype, [&](auto to) {
+      using In = decltype(from);
+      using Out = decltype(to);
+      map<In, Out, 1>(l, Cast<Out>{}, l.out[0], l.in);
+    });
+  });
+}
+
+void scale_kernel(const Launch& l) {
+  visit_floating(l.out[0].dtype, [&](auto t) {
+    using T = decltype(t);
+    map<T, T, 1>(l, Scale<T>{static_cast<T>(l.attrs->scalar)}, l.out[0], l.in);
+  });
+}
+
+void fill_like_kernel(const Launch& l) {
+  visit_floating(l.out[0].dtype, [&](auto t) {
+    using T = decltype(t);
+    map<T, T, 1>(l, Fill<T>{static_cast<T>(l.attrs->scalar)}, l.out[0], l.in);
+  });
+}
+
+}  // namespace edfcore::cuda

@@ -1,0 +1,83 @@
+// Elementwise unary ops: each formula and its derivatives are written once here, for every device and instruction set.
+// A new activation is a functor below and one word in this list.
+#pragma once
+
+// clang-format off
+#define EDF_UNARY_OPS(X)                                                            \
+  X(neg, Neg) X(exp, Exp) X(log, Log) X(sqrt, Sqrt) X(square, Square)               \
+  X(relu, Relu) X(sigmoid, Sigmoid) X(tanh, Tanh)
+// clang-format on
+
+#ifdef EDF_ISA  // inside a kernel file: the formulas, in that file's own namespace
+
+#include <math.h>
+
+namespace edfcore::EDF_ISA {
+
+// f(x) is the value, df(x, y) its derivative where y = f(x), d2f(x, y) the second derivative.
+// T is float or double; `T(1)` keeps constants in T.
+
+// exp and its kin by dtype: overloads of our own, since std:: ones are inline functions.
+EDF_HD inline float exp_(float x) { return expf(x); }
+EDF_HD inline double exp_(double x) { return ::exp(x); }
+EDF_HD inline float log_(float x) { return logf(x); }
+EDF_HD inline double log_(double x) { return ::log(x); }
+EDF_HD inline float sqrt_(float x) { return sqrtf(x); }
+EDF_HD inline double sqrt_(double x) { return ::sqrt(x); }
+EDF_HD inline float tanh_(float x) { return tanhf(x); }
+EDF_HD inline double tanh_(double x) { return ::tanh(x); }
+
+struct Neg {
+  template <class T> EDF_HD static T f(T x) { return -x; }
+  template <class T> EDF_HD static T df(T, T) { return T(-1); }
+  template <class T> EDF_HD static T d2f(T, T) { return T(0); }
+};
+
+struct Exp {
+  template <class T> EDF_HD static T f(T x) { return exp_(x); }
+  template <class T> EDF_HD static T df(T, T y) { return y; }
+  template <class T> EDF_HD static T d2f(T, T y) { return y; }
+};
+
+struct Log {
+  template <class T> EDF_HD static T f(T x) { return log_(x); }
+  template <class T> EDF_HD static T df(T x, T) { return T(1) / x; }
+  template <class T> EDF_HD static T d2f(T x, T) { return T(-1) / (x * x); }
+};
+
+struct Sqrt {
+  template <class T> EDF_HD static T f(T x) { return sqrt_(x); }
+  template <class T> EDF_HD static T df(T, T y) { return T(0.5) / y; }
+  template <class T> EDF_HD static T d2f(T x, T y) { return T(-0.25) / (x * y); }
+};
+
+struct Square {
+  template <class T> EDF_HD static T f(T x) { return x * x; }
+  template <class T> EDF_HD static T df(T x, T) { return T(2) * x; }
+  template <class T> EDF_HD static T d2f(T, T) { return T(2); }
+};
+
+struct Relu {  // NaN stays NaN, as in NumPy's maximum
+  template <class T> EDF_HD static T f(T x) { return x < T(0) ? T(0) : x; }
+  template <class T> EDF_HD static T df(T x, T) { return x > T(0) ? T(1) : T(0); }
+  template <class T> EDF_HD static T d2f(T, T) { return T(0); }
+};
+
+struct Sigmoid {  // the exponent is never positive, so nothing overflows
+  template <class T> EDF_HD static T f(T x) {
+    const T e = exp_(x < T(0) ? x : -x);
+    return (x < T(0) ? e : T(1)) / (T(1) + e);
+  }
+  template <class T> EDF_HD static T df(T, T y) { return y * (T(1) - y); }
+  template <class T> EDF_HD static T d2f(T, T y) { return y * (T(1) - y) * (T(1) - T(2) * y); }
+};
+
+struct Tanh {
+  template <class T> EDF_HD static T f(T x) { return tanh_(x); }
+  template <class T> EDF_HD static T df(T, T y) { return T(1) - y * y; }
+  template <class T> EDF_HD static T d2f(T, T y) { return T(-2) * y * (T(1) - y * y); }
+};
+
+}  // namespace edfcore::EDF_ISA
+
+#endif  // EDF_ISA

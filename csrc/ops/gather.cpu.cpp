@@ -1,0 +1,108 @@
+// CPU kernels of gather and scatter. A bad index is reported, read as a zero and written nowhere.
+#include <string.h>
+
+#include "ops/index_cpu.h"
+#include "ops/strided_cpu.h"
+
+namespace edfcore::EDF_ISA {
+
+namespace {
+
+constexpr std::int64_t work = 16384;  // elements in a chunk, about
+
+std::int64_t grain_for(std::int64_t row_size) { return work / (row_size < 1 ? 1 : row_size); }
+
+template <class T>
+void gather_rows(const Launch& launch) {
+  const View &table = launch.in[0], &index = launch.in[1];
+  const T* from = pointer<const T>(table);
+  T* to = pointer<T>(launch.out[0]);
+  const std::int64_t rows = table.dims[0], width = index.size > 0 ? launch.out[0].size / index.size : 0;
+  if (width == 0) return;
+  parallel_ranges(index.size, grain_for(width), [=, &index](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t row = index_at(index, i);
+      const size_t bytes = static_cast<size_t>(width) * sizeof(T);
+      if (in_range(row, rows))
+        memcpy(to + i * width, from + row * width, bytes);
+      else
+        memset(to + i * width, 0, bytes);
+    }
+  });
+}
+
+// Chunks are bands of columns, so that each sum is taken in the order of the index.
+template <class T>
+void scatter_add_rows(const Launch& launch) {
+  const View &g = launch.in[0], &index = launch.in[1], &out = launch.out[0];
+  const std::int64_t rows = out.dims[0], width = rows > 0 ? out.size / rows : 0, band = 64;
+  const T* from = pointer<const T>(g);
+  T* to = pointer<T>(out);
+  parallel_ranges(width, band, [=, &index](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = 0; row < rows; ++row)
+      for (std::int64_t j = begin; j < end; ++j) to[row * width + j] = T(0);
+    for (std::int64_t i = 0; i < index.size; ++i) {
+      const std::int64_t row = index_at(index, i);
+      if (!in_range(row, rows)) continue;
+      EDF_INDEPENDENT
+      for (std::int64_t j = begin; j < end; ++j) to[row * width + j] += from[i * width + j];
+    }
+  });
+}
+
+// Entries of an index in each row of x (..., C): one where the index has no last axis of its own.
+std::int64_t entries(const View& index, const View& x) { return index.rank == x.rank ? index.dims[index.rank - 1] : 1; }
+
+template <class T>
+void take_along_last(const Launch& launch) {
+  const View &x = launch.in[0], &index = launch.in[1];
+  const std::int64_t classes = x.dims[x.rank - 1], n = entries(index, x);
+  const T* from = pointer<const T>(x);
+  T* to = pointer<T>(launch.out[0]);
+  parallel_ranges(index.size, work, [=, &index](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t c = index_at(index, i);
+      to[i] = in_range(c, classes) ? from[i / n * classes + c] : T(0);
+    }
+  });
+}
+
+template <class T>
+void put_along_last(const Launch& launch) {
+  const View &g = launch.in[0], &index = launch.in[1], &out = launch.out[0];
+  const std::int64_t classes = out.dims[out.rank - 1], n = entries(index, out);
+  const T* from = pointer<const T>(g);
+  T* to = pointer<T>(out);
+  const std::int64_t rows = classes > 0 ? out.size / classes : 0;
+  parallel_ranges(rows, grain_for(classes), [=, &index](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin * classes; i < end * classes; ++i) to[i] = T(0);
+    for (std::int64_t i = begin * n; i < end * n; ++i) {
+      const std::int64_t c = index_at(index, i);
+      if (in_range(c, classes)) to[i / n * classes + c] += from[i];
+    }
+  });
+}
+
+}  // namespace
+
+void gather_rows_kernel(const Launch& launch) {
+  check_indices(launch, 1, launch.in[0].dims[0]);
+  visit_bits(launch.out[0].dtype, [&](auto bits) { gather_rows<decltype(bits)>(launch); });
+}
+
+void scatter_add_rows_kernel(const Launch& launch) {
+  check_indices(launch, 1, launch.out[0].dims[0]);
+  visit_floating(launch.out[0].dtype, [&](auto zero) { scatter_add_rows<decltype(zero)>(launch); });
+}
+
+void take_along_last_kernel(const Launch& launch) {
+  check_indices(launch, 1, launch.in[0].dims[launch.in[0].rank - 1]);
+  visit_bits(launch.out[0].dtype, [&](auto bits) { take_along_last<decltype(bits)>(launch); });
+}
+
+void put_along_last_kernel(const Launch& launch) {
+  check_indices(launch, 1, launch.out[0].dims[launch.out[0].rank - 1]);
+  visit_floating(launch.out[0].dtype, [&](auto zero) { put_along_last<decltype(zero)>(launch); });
+}
+
+}  // namespace edfcore::EDF_ISA

@@ -1,0 +1,439 @@
+// What the *.cu files share, and, for the records, how much scratch their kernels need.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace edfcore::cuda {
+
+// Work is split by shape alone, never by the device at hand, so that results are the same on every device.
+
+// Into how many chunks each of `groups` reductions over `length` elements is split.
+constexpr std::int64_t reduce_chunks(std::int64_t groups, std::int64_t length) {
+  const std::int64_t by_length = length / 1024;
+  const std::int64_t by_groups = 32768 / (groups < 32 ? 32 : groups);
+  const std::int64_t chunks = by_length < by_groups ? by_length : by_groups;
+  return chunks < 1 ? 1 : chunks;
+}
+
+// Bytes that sum, mean, max and sum_to need, from the sizes of their input and output.
+constexpr std::int64_t reduce_scratch(std::int64_t in_size, std::int64_t out_size) {
+  if (out_size < 1) return 0;
+  const std::int64_t chunks = reduce_chunks(out_size, in_size / out_size);
+  return chunks > 1 ? out_size * chunks * 8 : 0;
+}
+
+// Into how many parts the inner dimension of an (m, k) by (k, n) product is split where its tiles are too few.
+constexpr std::int64_t matmul_splits(std::int64_t m, std::int64_t n, std::int64_t k) {
+  const std::int64_t tiles = ((m + 63) / 64) * ((n + 63) / 64);
+  if (tiles < 1 || tiles > 96) return 1;
+  const std::int64_t by_tiles = 192 / tiles, by_k = k / 128;
+  const std::int64_t splits = by_tiles < by_k ? by_tiles : by_k;
+  return splits < 2 ? 1 : splits > 16 ? 16 : splits;
+}
+
+// Bytes that matmul and affine need.
+constexpr std::int64_t matmul_scratch(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t element_size) {
+  const std::int64_t splits = matmul_splits(m, n, k);
+  return splits > 1 ? splits * m * n * element_size : 0;
+}
+
+}  // namespace edfcore::cuda
+
+#ifdef EDF_ISA  // inside a kernel file
+
+#include <string.h>
+
+#include "core/kernel.h"
+#include "core/shape.h"
+#include "device/launch.h"
+#include "ops/elementwise.h"
+
+namespace edfcore::cuda {
+
+inline constexpr int block_threads = 256;
+
+template <class T>
+T* pointer(const View& view) {
+  return static_cast<T*>(view.data);
+}
+
+inline dim3 blocks_for(std::int64_t n, std::int64_t per_block) {
+  return dim3(static_cast<unsigned>((n + per_block - 1) / per_block));
+}
+
+// Calls body(T{}) with the C++ type of a floating dtype; infer has let no other dtype through.
+template <class Body>
+void visit_floating(DType dtype, const Body& body) {
+  if (dtype == DType::f64)
+    body(double{});
+  else
+    body(float{});
+}
+
+// The same for float32, float64, int32, int64 and uint8.
+template <class Body>
+void visit_numeric(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::f64: return body(double{});
+    case DType::i32: return body(std::int32_t{});
+    case DType::i64: return body(std::int64_t{});
+    case DType::u8: return body(std::uint8_t{});
+    default: return body(float{});
+  }
+}
+
+// The same for the dtypes of an index.
+template <class Body>
+void visit_index(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::i64: return body(std::int64_t{});
+    case DType::u8: return body(std::uint8_t{});
+    default: return body(std::int32_t{});
+  }
+}
+
+// The same for the unsigned integer as wide as an element: ops that move data need one kernel per width.
+template <class Body>
+void visit_width(std::int64_t bytes, const Body& body) {
+  switch (bytes) {
+    case 1: return body(std::uint8_t{});
+    case 2: return body(std::uint16_t{});
+    case 8: return body(std::uint64_t{});
+    default: return body(std::uint32_t{});
+  }
+}
+
+// V elements that are read and written by one instruction.
+template <class T, int V>
+struct alignas(sizeof(T) * V) Pack {
+  T v[V];
+};
+
+#if defined(EDFCORE_SIM)
+template <class T, int V>
+using Raw = Pack<T, V>;
+#else  // nvcc splits the copies of some structs, never those of vectors
+template <class T, int V>
+using Raw = std::conditional_t<sizeof(Pack<T, V>) < 8, Pack<T, V>,
+                               std::conditional_t<sizeof(Pack<T, V>) == 8, uint2,
+                                                  std::conditional_t<sizeof(T) == 8, ulonglong2, uint4>>>;
+#endif
+
+template <class T, int V>
+__device__ inline Pack<T, V> load_pack(const T* from) {
+  const Raw<T, V> raw = *reinterpret_cast<const Raw<T, V>*>(from);
+  Pack<T, V> pack;
+  memcpy(&pack, &raw, sizeof raw);
+  return pack;
+}
+
+template <class T, int V>
+__device__ inline void store_pack(T* to, const Pack<T, V>& pack) {
+  Raw<T, V> raw;
+  memcpy(&raw, &pack, sizeof raw);
+  *reinterpret_cast<Raw<T, V>*>(to) = raw;
+}
+
+inline bool aligned(const void* data, std::size_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(data) % bytes == 0;
+}
+
+__device__ inline std::int64_t thread_number() {
+  return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+struct Division {
+  std::int64_t quotient, remainder;
+};
+
+// Both not negative. A 64-bit division costs four times a 32-bit one, and few tensors need it.
+__device__ inline Division divide(std::int64_t a, std::int64_t b) {
+  if (((a | b) >> 32) == 0) {
+    const std::uint32_t q = static_cast<std::uint32_t>(a) / static_cast<std::uint32_t>(b);
+    return {q, static_cast<std::uint32_t>(a) - q * static_cast<std::uint32_t>(b)};
+  }
+  const std::int64_t q = a / b;
+  return {q, a - q * b};
+}
+
+// The one that wins the exchange fills the rest; whoever synchronises afterwards sees all of it.
+__device__ inline void report(Status* status, Status::Code code, int input, std::int64_t row, std::int64_t value,
+                              std::int64_t bound) {
+  if (atomicCAS(&status->code, static_cast<std::int32_t>(Status::ok), static_cast<std::int32_t>(code)) !=
+      Status::ok)
+    return;
+  status->input = input;
+  status->row = row;
+  status->value = value;
+  status->bound = bound;
+}
+
+// An index, and whether it is in range; one that is not is reported as element `row` of input `input`.
+struct Checked {
+  std::int64_t value;
+  bool ok;
+};
+
+template <class Index>
+__device__ Checked checked(const Index* index, std::int64_t row, std::int64_t bound, int input, Status* status) {
+  const std::int64_t value = static_cast<std::int64_t>(index[row]);
+  const bool ok = 0 <= value && value < bound;
+  if (!ok) report(status, Status::index_out_of_range, input, row, value, bound);
+  return {value, ok};
+}
+
+// ---- reductions within a group of lanes ----
+
+template <class T>
+__device__ inline T shuffle(T value, int offset) {
+  return __shfl_xor_sync(0xffffffffu, value, offset);
+}
+
+struct Plus {
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return a + b;
+  }
+};
+
+struct Larger {  // NaN wins
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return a > b || a != a ? a : b;
+  }
+};
+
+// Merges the values of `Lanes` neighbouring threads in a fixed order; all of them get the result. All threads of the
+// block must come here. With 256 lanes the block is the group.
+template <int Lanes, class A, class Merge>
+__device__ A combine(A value, Merge merge) {
+  constexpr int in_warp = Lanes < 32 ? Lanes : 32;
+  EDF_UNROLL
+  for (int offset = in_warp / 2; offset > 0; offset /= 2) value = merge(value, shuffle(value, offset));
+  if constexpr (Lanes > 32) {
+    EDF_SHARED(A, shared, Lanes / 32);
+    __syncthreads();  // the last result may still be being read
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = shared[0];
+    EDF_UNROLL
+    for (int warp = 1; warp < Lanes / 32; ++warp) value = merge(value, shared[warp]);
+  }
+  return value;
+}
+
+// How a row is spread: over how many threads, and how many elements each keeps in registers. 0: the row is longer
+// than what they can keep and is read again.
+template <int Lanes, int N>
+struct RowShape {
+  static constexpr int lanes = Lanes, n = N, per_block = block_threads / Lanes;
+};
+
+struct RowPlace {
+  std::int64_t row;
+  int lane;
+};
+
+template <class Shape>
+__device__ inline RowPlace place_in_rows() {
+  return {static_cast<std::int64_t>(blockIdx.x) * Shape::per_block + threadIdx.x / Shape::lanes,
+          static_cast<int>(threadIdx.x % Shape::lanes)};
+}
+
+// Counts the columns of a row: 64 bits only where they may be needed.
+template <class Shape>
+using Columns = std::conditional_t<(Shape::n > 0), int, std::int64_t>;
+
+template <class Body>
+void visit_row_shape(std::int64_t cols, const Body& body) {
+  if (cols <= 16) return body(RowShape<8, 2>{});
+  if (cols <= 128) return body(RowShape<32, 4>{});
+  if (cols <= 512) return body(RowShape<32, 16>{});
+  if (cols <= 1024) return body(RowShape<32, 32>{});
+  if (cols <= 4096) return body(RowShape<256, 16>{});
+  if (cols <= 6144) return body(RowShape<256, 24>{});  // 32 spill
+  return body(RowShape<256, 0>{});
+}
+
+// A row's maximum, and the sum of exp(x - max) over it.
+template <class T>
+struct MaxSum {
+  T max, sum;
+};
+
+template <class T>
+__device__ inline MaxSum<T> shuffle(MaxSum<T> value, int offset) {
+  return {shuffle(value.max, offset), shuffle(value.sum, offset)};
+}
+
+struct MergeMaxSum {
+  template <class T>
+  __device__ static T moved(MaxSum<T> a, T max) {
+    return a.sum == T(0) ? T(0) : a.sum * exp_(a.max - max);  // nothing summed yet: its maximum is -inf
+  }
+  template <class T>
+  __device__ MaxSum<T> operator()(MaxSum<T> a, MaxSum<T> b) const {
+    const T max = Larger{}(a.max, b.max);
+    return {max, moved(a, max) + moved(b, max)};
+  }
+};
+
+// Of a row that is kept in registers: reads x[0 .. cols) and leaves in `kept` exp(x - max), or x - max.
+template <class Shape, bool Exp, class T>
+__device__ MaxSum<T> max_sum(T (&kept)[Shape::n], const T* x, int cols, int lane) {
+  T max = T(-INFINITY), sum = 0;
+  EDF_UNROLL
+  for (int i = 0; i < Shape::n; ++i) {
+    const int col = lane + i * Shape::lanes;
+    kept[i] = col < cols ? x[col] : T(-INFINITY);
+    max = Larger{}(max, kept[i]);
+  }
+  max = combine<Shape::lanes>(max, Larger{});
+  EDF_UNROLL
+  for (int i = 0; i < Shape::n; ++i) {
+    const T shifted = kept[i] - max, e = exp_(shifted);
+    kept[i] = Exp ? e : shifted;
+    sum += e;
+  }
+  return {max, combine<Shape::lanes>(sum, Plus{})};
+}
+
+// Of a longer row, in one pass.
+template <class Shape, class T>
+__device__ MaxSum<T> max_sum_online(const T* x, std::int64_t cols, int lane) {
+  MaxSum<T> own{T(-INFINITY), T(0)};
+  for (std::int64_t col = lane; col < cols; col += Shape::lanes) {
+    const T value = x[col];
+    if (value > own.max || value != value) {
+      own.sum = MergeMaxSum::moved(own, value) + T(1);
+      own.max = value;
+    } else {
+      own.sum += exp_(value - own.max);
+    }
+  }
+  return combine<Shape::lanes>(own, MergeMaxSum{});
+}
+
+// ---- elementwise over operands that broadcast ----
+
+// Where the operands of an output lie, its axes merged wherever all operands allow it; axis 0 is the innermost.
+// All are dense, so along axis 0 an operand's stride is 1, or 0 where it is repeated.
+template <int N>
+struct Broadcast {
+  std::int32_t rank;
+  std::int64_t dims[max_rank];
+  std::int64_t strides[N][max_rank];
+};
+
+template <int N>
+Broadcast<N> broadcast(const View& out, const View* in) {
+  Broadcast<N> b{};
+  std::int64_t stride[N];
+  for (int n = 0; n < N; ++n) stride[n] = 1;
+  for (int axis = out.rank - 1; axis >= 0; --axis) {
+    const std::int64_t dim = out.dims[axis];
+    if (dim == 1) continue;
+    std::int64_t step[N];
+    for (int n = 0; n < N; ++n) {
+      const int own = axis - out.rank + in[n].rank;
+      const std::int64_t own_dim = own < 0 ? 1 : in[n].dims[own];
+      step[n] = own_dim == 1 ? 0 : stride[n];
+      stride[n] *= own_dim;
+    }
+    const int last = b.rank - 1;
+    bool merge = last >= 0;
+    for (int n = 0; merge && n < N; ++n) merge = step[n] == b.strides[n][last] * b.dims[last];
+    if (merge) {
+      b.dims[last] *= dim;
+    } else {
+      b.dims[b.rank] = dim;
+      for (int n = 0; n < N; ++n) b.strides[n][b.rank] = step[n];
+      ++b.rank;
+    }
+  }
+  if (b.rank == 0) {
+    b.rank = 1;
+    b.dims[0] = 1;
+  }
+  return b;
+}
+
+template <class In, int N>
+struct Operands {
+  const In* data[N];
+};
+
+template <class Out, class In, int N, class F>
+__device__ Out apply(const F& f, const In (&x)[N]) {
+  if constexpr (N == 1) return f(x[0]);
+  if constexpr (N == 2) return f(x[0], x[1]);
+  if constexpr (N == 3) return f(x[0], x[1], x[2]);
+  if constexpr (N == 4) return f(x[0], x[1], x[2], x[3]);
+}
+
+// The first `packs` threads write V elements each, the rest one each.
+template <class F, class In, class Out, int N, int V>
+__global__ void __launch_bounds__(block_threads)
+    broadcast_map(F f, Broadcast<N> b, Operands<In, N> in, Out* out, std::int64_t packs, std::int64_t threads) {
+  const std::int64_t thread = thread_number();
+  if (thread >= threads) return;
+  const std::int64_t first = thread < packs ? thread * V : packs * V + (thread - packs);
+  Division d = b.rank > 1 ? divide(first, b.dims[0]) : Division{0, first};
+  std::int64_t offset[N];
+EDF_UNROLL
+  for (int n = 0; n < N; ++n) offset[n] = d.remainder * b.strides[n][0];
+  for (int axis = 1; axis < b.rank; ++axis) {
+    d = axis + 1 < b.rank ? divide(d.quotient, b.dims[axis]) : Division{0, d.quotient};
+EDF_UNROLL
+    for (int n = 0; n < N; ++n) offset[n] += d.remainder * b.strides[n][axis];
+  }
+  if (thread >= packs) {
+    In x[N];
+EDF_UNROLL
+    for (int n = 0; n < N; ++n) x[n] = in.data[n][offset[n]];
+    out[first] = apply<Out>(f, x);
+    return;
+  }
+  Pack<In, V> x[N];
+EDF_UNROLL
+  for (int n = 0; n < N; ++n) {
+    if (b.strides[n][0] != 0) {
+      x[n] = load_pack<In, V>(in.data[n] + offset[n]);
+    } else {
+      const In repeated = in.data[n][offset[n]];
+EDF_UNROLL
+      for (int v = 0; v < V; ++v) x[n].v[v] = repeated;
+    }
+  }
+  Pack<Out, V> y;
+EDF_UNROLL
+  for (int v = 0; v < V; ++v) {
+    In each[N];
+EDF_UNROLL
+    for (int n = 0; n < N; ++n) each[n] = x[n].v[v];
+    y.v[v] = apply<Out>(f, each);
+  }
+  store_pack(out + first, y);
+}
+
+// out[i] = f(in[0][i], ...), where every operand broadcasts to the shape of `out`. An operand may be `out` itself.
+template <class In, class Out, int N, class F>
+void map(const Launch& launch_args, const F& f, const View& out, const View* in) {
+  constexpr int V = 16 / (sizeof(In) > sizeof(Out) ? sizeof(In) : sizeof(Out));
+  if (out.size == 0) return;
+  const Broadcast<N> b = broadcast<N>(out, in);
+  bool wide = aligned(out.data, sizeof(Out) * V) && (b.rank == 1 || b.dims[0] % V == 0);
+  Operands<In, N> operands;
+  for (int n = 0; n < N; ++n) {
+    operands.data[n] = pointer<const In>(in[n]);
+    wide = wide && (b.strides[n][0] == 0 || aligned(in[n].data, sizeof(In) * V));
+  }
+  const std::int64_t packs = wide ? out.size / V : 0, threads = packs + (out.size - packs * V);
+  launch(broadcast_map<F, In, Out, N, V>, blocks_for(threads, block_threads), block_threads, 0, launch_args.stream,
+         f, b, operands, pointer<Out>(out), packs, threads);
+}
+
+}  // namespace edfcore::cuda
+
+#endif  // EDF_ISA

@@ -1,0 +1,69 @@
+// CPU kernels of the log loss. The loss of a row whose label is out of range is 0, and the label is reported.
+#include "ops/index_cpu.h"
+#include "ops/softmax_cpu.h"
+
+namespace edfcore::EDF_ISA {
+
+namespace {
+
+std::int64_t classes(const View& x) { return x.dims[x.rank - 1]; }
+
+}  // namespace
+
+void log_loss_kernel(const Launch& launch) {
+  const View &p = launch.in[0], &labels = launch.in[1];
+  const std::int64_t n = classes(p);
+  check_indices(launch, 1, n);
+  visit_floating(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T* from = pointer<const T>(p);
+    T* loss = pointer<T>(launch.out[0]);
+    parallel_ranges(labels.size, softmax_work, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int64_t y = index_at(labels, i);
+        loss[i] = in_range(y, n) ? -log_(from[i * n + y]) : T(0);
+      }
+    });
+  });
+}
+
+void log_loss_scores_kernel(const Launch& launch) {
+  const View &s = launch.in[0], &labels = launch.in[1];
+  const std::int64_t n = classes(s);
+  check_indices(launch, 1, n);
+  visit_floating(s.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T* from = pointer<const T>(s);
+    T* loss = pointer<T>(launch.out[0]);
+    parallel_ranges(labels.size, softmax_work / (n < 1 ? 1 : n), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const T* row = from + i * n;
+        const std::int64_t y = index_at(labels, i);
+        loss[i] = T(0);
+        if (!in_range(y, n)) continue;
+        const T top = max_of(row, n);
+        loss[i] = (top - row[y]) + log_sum_exp_below(row, n, top);
+      }
+    });
+  });
+}
+
+void log_loss_scores_grad_kernel(const Launch& launch) {
+  const View &s = launch.in[1], &labels = launch.in[2];
+  check_indices(launch, 2, classes(s));
+  visit_floating(s.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T* g = pointer<const T>(launch.in[0]);
+    const T* from = pointer<const T>(s);
+    T* out = pointer<T>(launch.out[0]);
+    softmax_rows(s, [&](std::int64_t first, std::int64_t n) {
+      T* row = out + first;
+      const std::int64_t i = first / n, y = index_at(labels, i);
+      softmax_row(from + first, row, n);
+      if (in_range(y, n)) row[y] -= T(1);
+      for (std::int64_t c = 0; c < n; ++c) row[c] *= g[i];
+    });
+  });
+}
+
+}  // namespace edfcore::EDF_ISA

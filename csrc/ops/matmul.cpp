@@ -1,0 +1,93 @@
+// Records of matmul, in all transposed forms, and of affine, the layer x W + b.
+#include "ops/kernel_cuda.h"
+#include "ops/record.h"
+
+namespace edfcore {
+
+EDF_KERNEL(matmul)
+EDF_KERNEL(affine)
+
+namespace ops {
+
+namespace {
+
+void infer_matmul(Inference& inf) {
+  need_same_dtype(inf, 0, "a", 1, "b");
+  need_floating(inf, 0, "a");
+  const Shape &a = inf.in[0].shape, &b = inf.in[1].shape;
+  if (a.rank() != 2 || b.rank() != 2)
+    inf.shape_error("a has shape ", a, " and b has shape ", b, ": both must have 2 axes.");
+  const bool ta = inf.attrs.trans_a, tb = inf.attrs.trans_b;
+  if (a[ta ? 0 : 1] != b[tb ? 1 : 0])
+    inf.shape_error("a has shape ", a, ta ? " (to be transposed)" : "", " and b has shape ", b,
+                    tb ? " (to be transposed)" : "", ": the ", ta ? "first" : "last",
+                    " axis of a must equal the ", tb ? "last" : "first", " of b.");
+  inf.out[0] = {inf.in[0].dtype, {a[ta ? 1 : 0], b[tb ? 0 : 1]}};
+}
+
+Value product(Builder& b, Value left, bool trans_left, Value right, bool trans_right) {
+  Attrs attrs;
+  attrs.trans_a = trans_left;
+  attrs.trans_b = trans_right;
+  return emit(b, matmul, {left, right}, attrs);
+}
+
+// With A' and B' as they enter the product, A' gets g B'^T and B' gets A'^T g; a transposed input gets the transpose.
+void vjp_matmul(Builder& b, const VjpArgs& args) {
+  const Value g = args.grads[0], left = args.inputs[0], right = args.inputs[1];
+  const bool ta = args.attrs.trans_a, tb = args.attrs.trans_b;
+  if (args.wanted[0]) args.result[0] = ta ? product(b, right, tb, g, true) : product(b, g, false, right, !tb);
+  if (args.wanted[1]) args.result[1] = tb ? product(b, g, true, left, ta) : product(b, left, !ta, g, false);
+}
+
+void infer_affine(Inference& inf) {
+  need_same_dtype(inf, 0, "x", 1, "W");
+  need_same_dtype(inf, 0, "x", 2, "b");
+  need_floating(inf, 0, "x");
+  const Shape &x = inf.in[0].shape, &w = inf.in[1].shape, &b = inf.in[2].shape;
+  if (x.rank() != 2) inf.shape_error("x has shape ", x, ": it must have 2 axes, (batch, inputs).");
+  if (w.rank() != 2) inf.shape_error("W has shape ", w, ": it must have 2 axes, (inputs, outputs).");
+  if (x[1] != w[0])
+    inf.shape_error("x has shape ", x, " and W has shape ", w,
+                    ": the last axis of x must equal the first of W.");
+  if (b.rank() != 1 || b[0] != w[1])
+    inf.shape_error("W has shape ", w, " and b has shape ", b, ": b must have shape (", w[1], ",).");
+  inf.out[0] = {inf.in[0].dtype, {x[0], w[1]}};
+}
+
+void vjp_affine(Builder& b, const VjpArgs& args) {
+  const Value g = args.grads[0];
+  if (args.wanted[0]) args.result[0] = product(b, g, false, args.inputs[1], true);
+  if (args.wanted[1]) args.result[1] = product(b, args.inputs[0], true, g, false);
+  if (args.wanted[2]) args.result[2] = sum_to_shape(b, g, args.inputs[2].spec->shape);
+}
+
+// On the CPU: the right operand in panels, its width rounded up to that of the widest instruction set's panels.
+std::int64_t scratch_matmul(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
+                            DeviceType device) {
+  const std::int64_t rows = out[0].shape[0], columns = out[0].shape[1];
+  const std::int64_t depth = in[0].shape[attrs.trans_a ? 0 : 1], size = dtype_size(out[0].dtype);
+  if (device == DeviceType::cuda) return cuda::matmul_scratch(rows, columns, depth, size);
+  return depth * ((columns + 63) / 64 * 64) * size;
+}
+
+}  // namespace
+
+const Op matmul = {.name = "matmul",
+                   .arity = 2,
+                   .infer = infer_matmul,
+                   .cpu = EDF_CPU_KERNEL(matmul_kernel),
+                   .cuda = EDF_CUDA_KERNEL(matmul_kernel),
+                   .vjp = vjp_matmul,
+                   .scratch = scratch_matmul};
+
+const Op affine = {.name = "affine",
+                   .arity = 3,
+                   .infer = infer_affine,
+                   .cpu = EDF_CPU_KERNEL(affine_kernel),
+                   .cuda = EDF_CUDA_KERNEL(affine_kernel),
+                   .vjp = vjp_affine,
+                   .scratch = scratch_matmul};
+
+}  // namespace ops
+}  // namespace edfcore

@@ -1,0 +1,239 @@
+// matmul and affine on a CUDA device: register tiles over tiles in shared memory, for any chip, shape and layout. Every
+// element is one chain of multiply-adds in the order of k, or a sum of such chains where k is split.
+#include "ops/kernel_cuda.h"
+
+namespace edfcore::cuda {
+
+namespace {
+
+__device__ inline float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ inline double multiply_add(double a, double b, double c) { return fma(a, b, c); }
+
+// A block computes M by N elements of the result, K of the inner dimension at a time; a thread TM by TN of them.
+template <int M_, int N_, int K_, int TM_, int TN_>
+struct Tiling {
+  static constexpr int M = M_, N = N_, K = K_, TM = TM_, TN = TN_;
+  static constexpr int threads_n = N / TN;
+  static_assert(M / TM * threads_n == block_threads);
+};
+
+template <class T>
+struct Problem {
+  std::int64_t m, n, k;
+  const T* a;     // (m, k), or (k, m) to be transposed
+  const T* b;     // (k, n), or (n, k) to be transposed
+  const T* bias;  // (n,) or null
+  T* c;           // (m, n), or one such for each split
+  std::int64_t k_per_split;
+  std::int64_t tiles_n;
+  bool wide_a, wide_b;  // rows can be read in packs of four
+};
+
+// A tile of an operand, on its way from global memory to shared memory by way of registers. `Side` is its extent along m
+// or n. `Along` says that the operand's rows run along k; else they run along m or n.
+template <class T, int Side, int K, bool Along>
+struct Loader {
+  static constexpr int row = Along ? K : Side;          // extent of the tile along the operand's rows
+  static constexpr int elements = Side * K / block_threads;
+  static constexpr int V = elements % 4 == 0 ? 4 : elements;  // consecutive elements that a thread reads
+  static constexpr int reads = elements / V;
+  static constexpr int pitch = Side + 4;  // of the tile in shared memory; a multiple of a pack, and no power of two
+  static_assert(elements * block_threads == Side * K && row % V == 0);
+
+  T held[reads][V];
+
+  // Reads the tile at (side0, k0); what lies outside the operand is 0.
+  __device__ void read(const T* x, std::int64_t side0, std::int64_t sides, std::int64_t k0, std::int64_t k_end,
+                       std::int64_t stride, bool wide) {
+    EDF_UNROLL
+    for (int r = 0; r < reads; ++r) {
+      const int first = (static_cast<int>(threadIdx.x) + r * block_threads) * V;
+      const int outer = first / row, inner = first % row;
+      const std::int64_t at_side = side0 + (Along ? outer : inner), at_k = k0 + (Along ? inner : outer);
+      const bool in_row = Along ? at_side < sides : at_k < k_end;
+      const std::int64_t left = !in_row ? 0 : Along ? k_end - at_k : sides - at_side;
+      const T* from = x + (Along ? at_side * stride + at_k : at_k * stride + at_side);
+      if (V == 4 && wide && left >= V) {
+        constexpr int pack = 16 / static_cast<int>(sizeof(T)) < V ? 16 / static_cast<int>(sizeof(T)) : V;
+        EDF_UNROLL
+        for (int v = 0; v < V; v += pack) {
+          const Pack<T, pack> p = load_pack<T, pack>(from + v);
+          EDF_UNROLL
+          for (int i = 0; i < pack; ++i) held[r][v + i] = p.v[i];
+        }
+      } else {
+        EDF_UNROLL
+        for (int v = 0; v < V; ++v) held[r][v] = v < left ? from[v] : T(0);
+      }
+    }
+  }
+
+  // In shared memory the tile's rows run along m or n, for both layouts.
+  __device__ void write(T* shared) const {
+    EDF_UNROLL
+    for (int r = 0; r < reads; ++r) {
+      const int first = (static_cast<int>(threadIdx.x) + r * block_threads) * V;
+      const int outer = first / row, inner = first % row;
+      EDF_UNROLL
+      for (int v = 0; v < V; ++v) {
+        if (Along)
+          shared[(inner + v) * pitch + outer] = held[r][v];
+        else
+          shared[outer * pitch + inner + v] = held[r][v];
+      }
+    }
+  }
+};
+
+// The elements of a thread along one side come in packs of four (or all of them, if fewer), a stride apart, so that
+// neighbouring threads read neighbouring shared memory.
+template <int Count, int Threads>
+__device__ constexpr int place_of(int thread, int i) {
+  constexpr int pack = Count < 4 ? Count : 4;
+  return i / pack * (Threads * pack) + thread * pack + i % pack;
+}
+
+template <class Tile, bool TransA, bool TransB, class T>
+__global__ void __launch_bounds__(block_threads) matmul_tiles(Problem<T> p) {
+  using LoadA = Loader<T, Tile::M, Tile::K, !TransA>;
+  using LoadB = Loader<T, Tile::N, Tile::K, TransB>;
+  constexpr int size_a = Tile::K * LoadA::pitch, size_b = Tile::K * LoadB::pitch;
+  EDF_SHARED(T, shared_a, 2 * size_a);
+  EDF_SHARED(T, shared_b, 2 * size_b);
+  constexpr int threads_m = block_threads / Tile::threads_n;
+  const int thread_m = static_cast<int>(threadIdx.x) / Tile::threads_n;
+  const int thread_n = static_cast<int>(threadIdx.x) % Tile::threads_n;
+  const Division at = divide(static_cast<std::int64_t>(blockIdx.x), p.tiles_n);
+  const std::int64_t m0 = at.quotient * Tile::M, n0 = at.remainder * Tile::N;
+  const std::int64_t k_begin = static_cast<std::int64_t>(blockIdx.y) * p.k_per_split;
+  const std::int64_t k_end = k_begin + p.k_per_split < p.k ? k_begin + p.k_per_split : p.k;
+  const std::int64_t stride_a = TransA ? p.m : p.k, stride_b = TransB ? p.k : p.n;
+
+  LoadA a;
+  LoadB b;
+  T acc[Tile::TM][Tile::TN];
+  EDF_UNROLL
+  for (int i = 0; i < Tile::TM; ++i) {
+    EDF_UNROLL
+    for (int j = 0; j < Tile::TN; ++j) acc[i][j] = T(0);
+  }
+
+  a.read(p.a, m0, p.m, k_begin, k_end, stride_a, p.wide_a);
+  b.read(p.b, n0, p.n, k_begin, k_end, stride_b, p.wide_b);
+  int buffer = 0;
+  for (std::int64_t k0 = k_begin; k0 < k_end; k0 += Tile::K) {
+    T* tile_a = shared_a + buffer * size_a;
+    T* tile_b = shared_b + buffer * size_b;
+    a.write(tile_a);
+    b.write(tile_b);
+    __syncthreads();  // one is enough: the next tile goes to the other buffer
+    if (k0 + Tile::K < k_end) {
+      a.read(p.a, m0, p.m, k0 + Tile::K, k_end, stride_a, p.wide_a);
+      b.read(p.b, n0, p.n, k0 + Tile::K, k_end, stride_b, p.wide_b);
+    }
+    EDF_UNROLL
+    for (int k = 0; k < Tile::K; ++k) {
+      T left[Tile::TM], right[Tile::TN];
+      EDF_UNROLL
+      for (int i = 0; i < Tile::TM; ++i)
+        left[i] = tile_a[k * LoadA::pitch + place_of<Tile::TM, threads_m>(thread_m, i)];
+      EDF_UNROLL
+      for (int j = 0; j < Tile::TN; ++j)
+        right[j] = tile_b[k * LoadB::pitch + place_of<Tile::TN, Tile::threads_n>(thread_n, j)];
+      EDF_UNROLL
+      for (int i = 0; i < Tile::TM; ++i) {
+        EDF_UNROLL
+        for (int j = 0; j < Tile::TN; ++j) acc[i][j] = multiply_add(left[i], right[j], acc[i][j]);
+      }
+    }
+    buffer ^= 1;
+  }
+
+  T* c = p.c + static_cast<std::int64_t>(blockIdx.y) * p.m * p.n;
+  EDF_UNROLL
+  for (int i = 0; i < Tile::TM; ++i) {
+    const std::int64_t row = m0 + place_of<Tile::TM, threads_m>(thread_m, i);
+    EDF_UNROLL
+    for (int j = 0; j < Tile::TN; ++j) {
+      const std::int64_t col = n0 + place_of<Tile::TN, Tile::threads_n>(thread_n, j);
+      if (row < p.m && col < p.n) c[row * p.n + col] = p.bias == nullptr ? acc[i][j] : acc[i][j] + p.bias[col];
+    }
+  }
+}
+
+// The splits of k, summed in their order.
+template <class T>
+__global__ void __launch_bounds__(block_threads)
+    sum_splits(const T* parts, const T* bias, T* c, std::int64_t size, std::int64_t n, int splits) {
+  const std::int64_t i = thread_number();
+  if (i >= size) return;
+  T sum = parts[i];
+  for (int s = 1; s < splits; ++s) sum += parts[s * size + i];
+  c[i] = bias == nullptr ? sum : sum + bias[divide(i, n).remainder];
+}
+
+using Large = Tiling<128, 128, 8, 8, 8>;
+using Medium = Tiling<64, 64, 16, 4, 4>;
+using Tall = Tiling<128, 16, 16, 4, 2>;  // few columns: classes, heads
+using Flat = Tiling<16, 128, 16, 2, 4>;  // few rows: small batches
+
+template <class T, class Body>
+void visit_tiling(std::int64_t m, std::int64_t n, const Body& body) {
+  if (n <= 16) return body(Tall{});
+  if (m <= 16) return body(Flat{});
+  if constexpr (sizeof(T) == 4) {
+    if (((m + 127) / 128) * ((n + 127) / 128) >= 128) return body(Large{});
+  }
+  body(Medium{});
+}
+
+template <class Tile, class T>
+void launch_tiles(const Launch& l, Problem<T> p, bool trans_a, bool trans_b, std::int64_t splits) {
+  p.tiles_n = (p.n + Tile::N - 1) / Tile::N;
+  const dim3 grid(static_cast<unsigned>((p.m + Tile::M - 1) / Tile::M * p.tiles_n), static_cast<unsigned>(splits));
+  const auto run = [&](auto kernel) { launch(kernel, grid, block_threads, 0, l.stream, p); };
+  if (trans_a)
+    trans_b ? run(matmul_tiles<Tile, true, true, T>) : run(matmul_tiles<Tile, true, false, T>);
+  else
+    trans_b ? run(matmul_tiles<Tile, false, true, T>) : run(matmul_tiles<Tile, false, false, T>);
+}
+
+template <class T>
+void product(const Launch& l, bool trans_a, bool trans_b, const T* bias) {
+  const View &a = l.in[0], &b = l.in[1], &c = l.out[0];
+  if (c.size == 0) return;
+  Problem<T> p{};
+  p.m = c.dims[0];
+  p.n = c.dims[1];
+  p.k = a.dims[trans_a ? 0 : 1];
+  p.a = pointer<const T>(a);
+  p.b = pointer<const T>(b);
+  p.wide_a = aligned(a.data, 16) && a.dims[1] % 4 == 0;
+  p.wide_b = aligned(b.data, 16) && b.dims[1] % 4 == 0;
+  // k is split where scratch for the parts was asked for.
+  const std::int64_t splits = l.scratch == nullptr ? 1 : matmul_splits(p.m, p.n, p.k);
+  p.c = splits > 1 ? static_cast<T*>(l.scratch) : pointer<T>(c);
+  p.bias = splits > 1 ? nullptr : bias;
+  p.k_per_split = (p.k + splits - 1) / splits;
+  p.k_per_split = (p.k_per_split + 15) / 16 * 16;  // whole tiles, and packs that stay aligned
+  visit_tiling<T>(p.m, p.n, [&](auto tile) { launch_tiles<decltype(tile)>(l, p, trans_a, trans_b, splits); });
+  if (splits > 1)
+    launch(sum_splits<T>, blocks_for(c.size, block_threads), block_threads, 0, l.stream, static_cast<const T*>(p.c),
+           bias, pointer<T>(c), c.size, p.n, static_cast<int>(splits));
+}
+
+}  // namespace
+
+void matmul_kernel(const Launch& l) {
+  visit_floating(l.out[0].dtype,
+                 [&](auto t) { product<decltype(t)>(l, l.attrs->trans_a, l.attrs->trans_b, nullptr); });
+}
+
+void affine_kernel(const Launch& l) {
+  visit_floating(l.out[0].dtype, [&](auto t) {
+    using T = decltype(t);
+    product<T>(l, false, false, pointer<const T>(l.in[2]));
+  });
+}
+
+}  // namespace edfcore::cuda

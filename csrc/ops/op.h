@@ -1,0 +1,108 @@
+// An op is data: one constant record that says everything the engine needs to know about it.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "core/device.h"
+#include "core/error.h"
+#include "core/kernel.h"
+#include "core/tensor.h"
+
+namespace edfcore {
+
+struct Op;
+struct Node;  // graph/node.h; ops only pass pointers to it along
+
+// The arguments of `infer`: reads `in`, resolves `attrs`, fills `out`. Failing is what these helpers are for: the
+// message is prefixed with the op's name, and the executor adds where the node was made.
+struct Inference {
+  const Op& op;
+  std::span<const Spec> in;
+  Attrs& attrs;
+  std::span<Spec> out;
+
+  template <class... Parts>
+  [[noreturn]] void shape_error(const Parts&... parts) const;
+  template <class... Parts>
+  [[noreturn]] void dtype_error(const Parts&... parts) const;
+};
+
+// A value on the tape as a vjp sees it: the node, which of its outputs, and that output's dtype and shape.
+// An empty Value is "no contribution" (a gradient that is zero or not wanted).
+struct Value {
+  Node* node = nullptr;
+  std::int32_t index = 0;
+  const Spec* spec = nullptr;
+  explicit operator bool() const { return node != nullptr; }
+};
+
+// Receives the ops that a vjp emits: runs them at once, or records them for a plan.
+class Builder {
+ public:
+  virtual Value emit(const Op& op, std::span<const Value> inputs, const Attrs& attrs) = 0;
+
+ protected:
+  ~Builder() = default;
+};
+
+struct VjpArgs {
+  std::span<const Value> inputs;
+  std::span<const Value> outputs;
+  std::span<const Value> grads;     // of the outputs; may hold empty ones, never all empty
+  const Attrs& attrs;               // as resolved by infer
+  std::span<const bool> wanted;     // by input; work for an unwanted one is wasted, not wrong
+  std::span<Value> result;          // by input; all empty on entry
+};
+
+// One implementation per instruction set, chosen at load.
+struct CpuKernel {
+  Kernel base = nullptr;
+  Kernel avx2 = nullptr;
+  Kernel avx512 = nullptr;
+};
+
+// "When input `input` was produced by `producer`, and its value was not assigned by hand, run `into` on the producer's
+// own inputs in its place." This is how log_loss of a softmax becomes the stable loss of the scores, in every mode.
+struct Fusion {
+  const Op* producer = nullptr;
+  std::int32_t input = 0;
+  const Op* into = nullptr;
+};
+
+enum OpFlags : std::uint32_t {
+  op_internal = 1u << 0,     // emitted by vjps only; has no Python function
+  op_no_grad = 1u << 1,      // has no vjp, by design
+  op_elementwise = 1u << 2,  // element i of the output depends on element i of same-shaped inputs only
+  op_view = 1u << 3,         // the output is input 0's memory under another shape
+  op_mutates = 1u << 4,      // the output is input 0, updated in place
+  op_producer = 1u << 5,     // some op fuses with it, so a node keeps its inputs even when no gradient is wanted
+};
+
+inline constexpr std::int32_t variadic = -1;
+
+struct Op {
+  const char* name;
+  std::int32_t arity;    // number of inputs, or `variadic`
+  void (*infer)(Inference&);
+  CpuKernel cpu;
+  Kernel cuda = nullptr;  // null in builds without CUDA
+  void (*vjp)(Builder&, const VjpArgs&) = nullptr;
+  std::int64_t (*scratch)(std::span<const Spec> in, std::span<const Spec> out, const Attrs&, DeviceType) = nullptr;
+  std::int32_t inplace = -1;  // input whose memory output 0 may take when that input dies here
+  const Fusion* fuses = nullptr;
+  std::uint32_t flags = 0;
+  std::int32_t outputs = 1;
+};
+
+template <class... Parts>
+void Inference::shape_error(const Parts&... parts) const {
+  fail(ErrorKind::shape, "[", op.name, "] ", parts...);
+}
+
+template <class... Parts>
+void Inference::dtype_error(const Parts&... parts) const {
+  fail(ErrorKind::dtype, "[", op.name, "] ", parts...);
+}
+
+}  // namespace edfcore

@@ -1,0 +1,50 @@
+// The list of ops: one visible line each. Elementwise unary ops are listed in ops/elementwise.h.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "ops/elementwise.h"
+#include "ops/op.h"
+
+// clang-format off
+#define EDF_OPS(X)                                                                                        \
+  X(add) X(sub) X(mul) X(div)       /* (a, b): elementwise with NumPy broadcasting */                      \
+  X(cast)                           /* (x; dtype) */                                                      \
+  X(scale)                          /* (x; scalar): x * scalar */                                         \
+  X(fill_like)                      /* (x; scalar): internal; every element is scalar */                  \
+  X(sum) X(mean) X(max)             /* (x; ints = axes, keepdims) */                                      \
+  X(max_mask)                       /* (x; ints = axes): internal; 1/ties where x is its group's maximum */ \
+  X(sum_to)                         /* (x; ints = shape): internal; undoes broadcasting from shape */      \
+  X(broadcast_to)                   /* (x; ints = shape) */                                               \
+  X(matmul)                         /* (a, b; trans_a, trans_b): 2-D */                                    \
+  X(affine)                         /* (x, W, b): x W + b; x is (B, I), W (I, O), b (O,) */                \
+  X(reshape)                        /* (x; ints = shape, one -1 allowed) */                                \
+  X(transpose)                      /* (x; ints = permutation; none given: reversed) */                    \
+  X(gather_rows)                    /* (table, index): table[index]; index int32/int64/uint8, any shape */ \
+  X(scatter_add_rows)               /* (g, index; ints = {rows}): internal; the vjp of gather_rows */      \
+  X(take_along_last)                /* (x, index): x (..., C), index (...) or (..., K) */                  \
+  X(put_along_last)                 /* (g, index; ints = {C}): internal; the vjp of take_along_last */     \
+  X(softmax) X(log_softmax)         /* (x): over the last axis */                                         \
+  X(softmax_grad)                   /* (g, p): internal; p * (g - <g, p>) */                               \
+  X(log_softmax_grad)               /* (g, l): internal; g - exp(l) * sum(g) */                            \
+  X(log_loss)                       /* (p, y): -log p[.., y]; p (..., C), y (...) */                       \
+  X(log_loss_scores)                /* (s, y): -log softmax(s)[.., y] */                                   \
+  X(log_loss_scores_grad)           /* (g, s, y): internal; (softmax(s) - onehot(y)) * g[.., None] */      \
+  X(sgd)                            /* (p, g; scalar): p -= scalar * g, in place; skipped when status is set */
+// clang-format on
+
+namespace edfcore::ops {
+
+#define EDF_DECLARE_OP(name) extern const Op name;
+#define EDF_DECLARE_UNARY(name, functor) extern const Op name, name##_grad, name##_grad2;
+EDF_OPS(EDF_DECLARE_OP)
+EDF_UNARY_OPS(EDF_DECLARE_UNARY)
+#undef EDF_DECLARE_UNARY
+#undef EDF_DECLARE_OP
+
+std::span<const Op* const> all();
+const Op* find(std::string_view name);  // null when there is none
+std::int32_t index_of(const Op& op);    // its place in all()
+
+}  // namespace edfcore::ops

@@ -1,0 +1,83 @@
+// For *.cpu.cpp: the vector type of the instruction set and its fused multiply-add, by the compiler's own vectors.
+#pragma once
+
+#if defined(__AVX512F__) || defined(__FMA__)
+#include <immintrin.h>
+#endif
+
+#include <string.h>
+
+#include "ops/kernel_cpu.h"
+
+namespace edfcore::EDF_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int vector_bytes = 64;
+#elif defined(__AVX2__)
+inline constexpr int vector_bytes = 32;
+#else
+inline constexpr int vector_bytes = 16;
+#endif
+
+typedef float FloatVector __attribute__((vector_size(vector_bytes)));
+typedef double DoubleVector __attribute__((vector_size(vector_bytes)));
+
+template <class T>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  using Type = FloatVector;
+};
+template <>
+struct VectorOf<double> {
+  using Type = DoubleVector;
+};
+template <class T>
+using Vector = typename VectorOf<T>::Type;
+template <class T>
+inline constexpr int lanes = vector_bytes / static_cast<int>(sizeof(T));
+
+// a * b + c: fused, hence rounded once, where the instruction set has it.
+#if defined(__AVX512F__)
+inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return _mm512_fmadd_ps(a, b, c); }
+inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) { return _mm512_fmadd_pd(a, b, c); }
+#elif defined(__FMA__)
+inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return _mm256_fmadd_ps(a, b, c); }
+inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) { return _mm256_fmadd_pd(a, b, c); }
+#else
+inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return a * b + c; }
+inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) { return a * b + c; }
+#endif
+
+// Subtracting zero, unlike adding it, changes no value, so this compiles to a broadcast.
+template <class T>
+Vector<T> broadcast(T value) {
+  return value - Vector<T>{};
+}
+
+template <class T>
+Vector<T> load(const T* from) {
+  Vector<T> v;
+  memcpy(&v, from, sizeof v);
+  return v;
+}
+template <class T>
+void store(T* to, Vector<T> v) {
+  memcpy(to, &v, sizeof v);
+}
+
+// The first n lanes of a vector; n <= 0 touches no memory, and more than there are means all.
+template <class T>
+Vector<T> load_first(const T* from, std::int64_t n) {
+  if (n >= lanes<T>) return load(from);
+  Vector<T> v = {};
+  if (n > 0) memcpy(&v, from, static_cast<size_t>(n) * sizeof(T));
+  return v;
+}
+template <class T>
+void store_first(T* to, Vector<T> v, std::int64_t n) {
+  if (n >= lanes<T>) return store(to, v);
+  if (n > 0) memcpy(to, &v, static_cast<size_t>(n) * sizeof(T));
+}
+
+}  // namespace edfcore::EDF_ISA

@@ -1,0 +1,140 @@
+"""edfcore: a small, fast tensor autograd engine behind EDF, the Educational Framework of TTIC 31230.
+
+`import edfcore as edf`, build a graph once from `Input`, `Parameter` and node classes such as `Affine` and `Relu`,
+then loop `Forward()`, `Backward(loss)`, `SGD()`. Beside it, `Tensor` runs ops at once.
+"""
+
+from __future__ import annotations
+
+import os as _os
+from collections.abc import Iterator as _Iterator
+from contextlib import contextmanager as _contextmanager
+from typing import TYPE_CHECKING, Any
+
+try:
+    from edfcore import _core
+except ModuleNotFoundError as _error:
+    if _error.name != "edfcore._core":
+        raise
+    raise ModuleNotFoundError(
+        "edfcore's compiled part is missing: install the package (pip install .) rather than importing it from its "
+        "source folder.",
+        name=_error.name,
+    ) from None
+
+_core.set_package_directory(_os.path.dirname(__file__) + _os.sep)
+
+# EDF's state. Programs re-bind these; everything reads them when it needs them.
+CompNodes: list[Any] = []
+Parameters: list[Any] = []
+learning_rate: float = 0.001
+
+from edfcore import cuda, ops  # noqa: E402
+from edfcore._edf import (  # noqa: E402
+    NODE_CLASSES as _NODE_CLASSES,
+)
+from edfcore._edf import (  # noqa: E402
+    SGD,
+    AffineParams,
+    Backward,
+    CompNode,
+    Forward,
+    Input,
+    OpNode,
+    Parameter,
+    ParameterPackage,
+    Xavier,
+    clear_compgraph,
+    seed,
+)
+from edfcore.errors import (  # noqa: E402
+    DataError,
+    DeviceError,
+    DTypeError,
+    Error,
+    GraphError,
+    OutOfMemoryError,
+    ShapeError,
+)
+from edfcore.tensor import Tensor, no_grad, tensor  # noqa: E402
+
+globals().update(_NODE_CLASSES)
+
+__version__: str = _core.__version__
+
+
+def set_device(name: str) -> None:
+    """Make inputs, parameters and tensors from now on live on "cpu", "cuda" or "cuda:N".
+
+    Raises DeviceError, with the reason, when the device is not there.
+    """
+    _core.set_device(name)
+
+
+def get_device() -> str:
+    """Name of the device that new inputs, parameters and tensors live on."""
+    return _core.get_device()
+
+
+@_contextmanager
+def device(name: str) -> _Iterator[None]:
+    """Use another device within the block."""
+    before = get_device()
+    set_device(name)
+    try:
+        yield
+    finally:
+        set_device(before)
+
+
+def set_num_threads(n: int) -> None:
+    """Threads that CPU kernels use, the caller among them. Results do not depend on it."""
+    _core.set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that CPU kernels use."""
+    return _core.num_threads()
+
+
+def memory_stats(device: str | None = None) -> dict[str, int]:
+    """Engine memory of a device (the current one by default): bytes, peak_bytes, cached_bytes, allocations."""
+    return _core.memory_stats(device or get_device())
+
+
+def live_nodes() -> int:
+    """Number of nodes alive in the engine."""
+    return _core.live_nodes()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DT":  # NumPy is loaded when it is first needed
+        import numpy
+
+        globals()["DT"] = numpy.float32
+        return numpy.float32
+    if name in ("testing", "verify"):
+        from edfcore import testing
+
+        return testing if name == "testing" else testing.verify
+    raise AttributeError(f"module 'edfcore' has no attribute {name!r}")
+
+
+if TYPE_CHECKING:
+    DT: Any
+    Affine: type[OpNode]
+    Relu: type[OpNode]
+    Sigmoid: type[OpNode]
+    Tanh: type[OpNode]
+    Softmax: type[OpNode]
+    LogLoss: type[OpNode]
+
+__all__ = [  # noqa: RUF022
+    "CompNodes", "Parameters", "learning_rate", "DT",
+    "Input", "Parameter", "ParameterPackage", "AffineParams", "Xavier", "CompNode", "OpNode",
+    "Forward", "Backward", "SGD", "clear_compgraph", "seed",
+    *_NODE_CLASSES,
+    "Tensor", "tensor", "no_grad", "ops",
+    "set_device", "get_device", "device", "cuda", "set_num_threads", "get_num_threads", "memory_stats", "live_nodes",
+    "Error", "ShapeError", "DTypeError", "DataError", "DeviceError", "OutOfMemoryError", "GraphError",
+]  # fmt: skip

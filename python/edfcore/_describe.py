@@ -1,0 +1,55 @@
+"""How a function of `edfcore.ops` becomes an op: its body says what goes in, this decorator says what then happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias
+
+from edfcore import _core
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    Operand: TypeAlias = _core.Node | ArrayLike
+else:
+    Operand = Any
+
+# What an op function returns: the inputs, and what the op is asked for beside them.
+Call: TypeAlias = tuple[tuple[Any, ...], "_core.Attrs | None"]
+
+P = ParamSpec("P")
+
+
+class OpFunction(Generic[P]):
+    """A function on tensors that runs its op at once, or on EDF nodes that records it.
+
+    `record` is the engine's record of the op; `describe` gives inputs and attributes without running anything.
+    """
+
+    def __init__(self, describe: Callable[P, Call]) -> None:
+        self.describe = describe
+        self.record = _core.find_op(describe.__name__)
+        self.__name__ = describe.__name__
+        self.__qualname__ = describe.__qualname__
+        self.__module__ = describe.__module__
+        self.__doc__ = describe.__doc__
+        self.__wrapped__ = describe  # for inspect.signature
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> _core.Tensor:
+        inputs, attrs = self.describe(*args, **kwargs)
+        return _core.apply(self.record, inputs, attrs)
+
+    def __repr__(self) -> str:
+        return f"<op {self.__name__}>"
+
+
+def op(describe: Callable[P, Call]) -> OpFunction[P]:
+    """Make the op of the same name out of a function that describes a call of it."""
+    return OpFunction(describe)
+
+
+def axes_of(axis: int | Sequence[int] | None) -> list[int] | None:
+    """Axes as the engine takes them; None means all."""
+    if axis is None:
+        return None
+    return [axis] if isinstance(axis, int) else list(axis)

@@ -1,0 +1,228 @@
+"""EDF, the Educational Framework of TTIC 31230, on the engine: nodes, parameters, and the three calls.
+
+State lives in the attributes of the package itself (`edfcore.CompNodes`, `edfcore.learning_rate`, ...), which programs
+re-bind; it is read when it is used.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edfcore import _core, ops
+from edfcore._describe import Call, OpFunction
+from edfcore.errors import GraphError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+_face: Any = sys.modules["edfcore"]
+
+
+class CompNode:
+    """Base of computed nodes, and of nodes that a user writes in NumPy.
+
+    A subclass appends itself to `edfcore.CompNodes` and has `forward`, which sets `self.value`, and `backward`, which
+    adds to the gradients of its inputs. It need not call this class's constructor, nor inherit from it at all.
+    """
+
+    value: NDArray[Any]
+    grad: NDArray[Any]
+
+    def addgrad(self, delta: NDArray[Any]) -> None:
+        """Add to the gradient of this node's value."""
+        self.grad += delta
+
+
+class Input(_core.Node):
+    """A node whose value is assigned: `x.value = batch`, of any shape.
+
+    Floating-point arrays are copied and cast to `edfcore.DT`; integer arrays stay integer. Gradients stop here.
+    """
+
+    def __init__(self, value: ArrayLike | None = None) -> None:
+        _core.Node.__init__(self, parameter=False, value=value)
+
+    def __repr__(self) -> str:
+        return _repr(self)
+
+
+class Parameter(_core.Node):
+    """A value that `SGD()` updates, cast to `edfcore.DT`. Appends itself to `edfcore.Parameters`.
+
+    Its shape is fixed. `SGD` may be overridden by a subclass, on one object, or on this class.
+    """
+
+    def __init__(self, value: ArrayLike) -> None:
+        _core.Node.__init__(self, parameter=True, value=value)
+        _face.Parameters.append(self)
+
+    def SGD(self) -> None:
+        """Take one step of stochastic gradient descent: value -= learning_rate * grad."""
+        _core.sgd_one(self, _face.learning_rate)
+
+    def __repr__(self) -> str:
+        return _repr(self)
+
+
+class ParameterPackage:
+    """A bag of parameters, such as a weight matrix `w` and a bias vector `b`."""
+
+
+class AffineParams(ParameterPackage):
+    """Weights `w` (nInputs, nOutputs), uniform within the Xavier bound, and biases `b` (nOutputs,) of zero."""
+
+    def __init__(self, nInputs: int, nOutputs: int) -> None:
+        import numpy as np
+
+        bound = Xavier(nInputs)
+        self.w = Parameter(_generator().uniform(-bound, bound, (nInputs, nOutputs)))
+        self.b = Parameter(np.zeros(nOutputs))
+
+
+def Xavier(nInputs: int) -> float:
+    """Bound of the uniform distribution with variance 1 / nInputs: sqrt(3 / nInputs)."""
+    return math.sqrt(3.0 / nInputs)
+
+
+def seed(n: int) -> None:
+    """Make the initial weights that follow reproducible."""
+    import numpy as np
+
+    _Random.generator = np.random.default_rng(n)
+
+
+class _Random:
+    generator: ClassVar[np.random.Generator | None] = None
+
+
+def _generator() -> np.random.Generator:
+    if _Random.generator is None:
+        import numpy as np
+
+        _Random.generator = np.random.default_rng()
+    return _Random.generator
+
+
+class OpNode(_core.Node, CompNode):  # type: ignore[misc]  # value and grad are properties of the engine's node
+    """A node that the engine computes. Appends itself to `edfcore.CompNodes`; its inputs are also attributes."""
+
+    function: ClassVar[OpFunction[...]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        function = self.function
+        inputs, attrs = self.describe(*args, **kwargs)
+        _core.Node.__init__(self, function.record, inputs, attrs)
+        self.inputs = inputs  # the engine refers to objects of the user's weakly; this keeps them
+        _face.CompNodes.append(self)
+
+    @classmethod
+    def describe(cls, *args: Any, **kwargs: Any) -> Call:
+        """Inputs and attributes of the op, from the arguments of this class."""
+        return cls.function.describe(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return _repr(self)
+
+
+def node_class(function: OpFunction[...], name: str | None = None) -> type[OpNode]:
+    """Make the EDF node class of an op: LogLoss from log_loss, with the inputs as attributes under their names."""
+    name = name or "".join(part.capitalize() for part in function.__name__.split("_"))
+    members: dict[str, Any] = {"function": function, "__doc__": function.__doc__, "__module__": "edfcore"}
+    code = function.describe.__code__
+    for i, argument in enumerate(code.co_varnames[: max(function.record.arity, 0)]):
+        members[argument] = property(lambda self, i=i: self.inputs[i])
+    return type(name, (OpNode,), members)
+
+
+NODE_CLASSES: dict[str, type[OpNode]] = {
+    made.__name__: made
+    for made in (node_class(f) for f in vars(ops).values() if isinstance(f, OpFunction))
+    if made.__name__ != "Sgd"  # an update is no node of a graph
+}
+
+
+class Affine(OpNode):
+    """X W + b for a parameter package (`.w`/`.b` or `.W`/`.B`) or a pair [W, B], and x of shape (nBatch, nInputs).
+
+    (TTIC 31230, "y = Affine([W,B],x)".)
+    """
+
+    function = ops.affine
+
+    def __init__(self, Phi: Any, x: Any) -> None:
+        self.Phi = Phi
+        self.x = x
+        OpNode.__init__(self, Phi, x)
+
+    @classmethod
+    def describe(cls, Phi: Any, x: Any) -> Call:
+        """Take the weights and biases out of the package."""
+        if isinstance(Phi, (list, tuple)) and len(Phi) == 2:
+            return (x, Phi[0], Phi[1]), None
+        for w, b in (("w", "b"), ("W", "B"), ("W", "b")):
+            if hasattr(Phi, w) and hasattr(Phi, b):
+                return (x, getattr(Phi, w), getattr(Phi, b)), None
+        raise GraphError(
+            f"[affine] Phi is a {type(Phi).__name__}: it must be a parameter package with .w and .b (or .W and .B), "
+            "or a pair [W, B]."
+        )
+
+
+NODE_CLASSES["Affine"] = Affine
+
+
+def _record(record: _core.Op, inputs: tuple[Any, ...], attrs: _core.Attrs | None) -> OpNode:
+    """Make the node for a function of `edfcore.ops` that met an EDF node."""
+    for made in NODE_CLASSES.values():
+        if made.function.record is record or made.function.record.name == record.name:
+            node: OpNode = made.__new__(made)
+            _core.Node.__init__(node, record, inputs, attrs)
+            node.inputs = inputs
+            _face.CompNodes.append(node)
+            return node
+    raise GraphError(f"[{record.name}] cannot be recorded.")
+
+
+def _repr(node: _core.Node) -> str:
+    shape = f" {node.shape} {node.dtype}" if node.has_value else ""
+    place = f", made at {node.made_at}" if node.made_at else ""
+    return f"<{type(node).__name__}{shape}{place}>"
+
+
+def clear_compgraph() -> None:
+    """Start a new graph: re-binds `CompNodes` and `Parameters` to empty lists."""
+    _face.CompNodes = []
+    _face.Parameters = []
+
+
+def Forward() -> None:
+    """Compute the value of every node of `CompNodes`, in the order of the list.
+
+    Raises ShapeError, DTypeError, DataError or GraphError, naming the op and where its node was made; what a user's
+    own `forward` raises comes out as it is.
+    """
+    _core.forward(_face.CompNodes)
+
+
+def Backward(loss: Any) -> None:
+    """Set all gradients to zero, then that of `loss` to 1/nBatch, and propagate in the reverse order of `CompNodes`.
+
+    `loss` has shape (nBatch,), so that parameters get the gradient of the mean; a scalar counts as one example.
+    Raises GraphError if `loss` is not in `CompNodes` or has no examples.
+    """
+    _core.backward(_face.CompNodes, _face.Parameters, loss)
+
+
+def SGD() -> None:
+    """Update every parameter: value -= learning_rate * grad, unless it has an `SGD` of its own.
+
+    Raises GraphError before anything is changed if a parameter has no gradient yet.
+    """
+    _core.sgd(_face.Parameters, _face.learning_rate)
+
+
+_core.set_original_sgd(Parameter.SGD)
+_core.set_recorder(_record)
