@@ -1,7 +1,7 @@
 """A node of your own in NumPy: the function x * sigmoid(x), checked, then used between nodes of the engine.
 
-A node needs three things: it puts itself on the list `edf.CompNodes`, `forward` sets `self.value`, and `backward`
-adds to the gradient of its inputs. The first axis of every array is the minibatch.
+A node needs three things: it puts itself on the list `edf.CompNodes`, `forward` sets `self.value`, and
+`backward` adds to the gradient of its inputs. The first axis of every array is the minibatch.
 """
 
 import numpy as np
@@ -30,6 +30,8 @@ edf.testing.check_vjp(Swish, random.normal(size=(5, 7)))
 print("Swish: backward agrees with the slope of forward")
 
 X, Y = load_digits(return_X_y=True)
+order = random.permutation(len(X))
+X, Y = X[order], Y[order]
 X = (X - X[:1500].mean()) / X[:1500].std()
 
 edf.clear_compgraph()

@@ -2,9 +2,9 @@
 
     s[k] = sum_j x[j] W[j, k] + b[k]        Q = Softmax(s)
 
-The score of label k is the inner product of the input image with W[:, k]. So W[:, k] can be looked at: it is red
-where ink speaks for k and blue where ink speaks against it. The images are saved to logistic_regression.png, or to
-the file that is named on the command line.
+The score of label k is the inner product of the input image with W[:, k]. So W[:, k] can be looked at: it is
+red where ink speaks for k and blue where ink speaks against it. The images are saved to
+logistic_regression.png, or to the file that is named on the command line.
 """
 
 import sys

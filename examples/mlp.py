@@ -2,9 +2,10 @@
 
     L0 = Relu(W0 x + b0)        L1 = Sigmoid(W1 L0 + b1)        Q = Softmax(L1)
 
-The scores L1 lie between 0 and 1. So even when all is right, the likeliest of ten labels has score 1 and the others
-0, its probability is e / (e + 9), and the log-loss stays above ln(1 + 9/e) = 1.461. Its gradient is small, too,
-which is why the learning rate is large. The error rate does not mind: it asks only which score is the largest.
+The scores L1 lie between 0 and 1. So even when all is right, the likeliest of ten labels has score 1 and the
+others 0, its probability is e / (e + 9), and the log-loss stays above ln(1 + 9/e) = 1.461. Its gradient is
+small, too, which is why the learning rate is large. The error rate does not mind: it asks only which score
+is the largest.
 """
 
 import numpy as np

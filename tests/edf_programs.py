@@ -135,10 +135,14 @@ def trajectory(
     build: Callable[[Any], Program],
     steps: int,
     sizes: Sequence[int] = (8, 3, 8, 1, 5),
-    rate: float = 0.1,
+    rate: float = 0.05,
     dtype: Any = np.float64,
 ) -> Trajectory:
-    """Train `build(edf)` for `steps` minibatches with `sizes` in turn; leaves `edf.DT` as it was."""
+    """Train `build(edf)` for `steps` minibatches with `sizes` in turn; leaves `edf.DT` as it was.
+
+    At the default rate 200 steps enlarge a difference of one rounding to about 1e-12 in the worst of the
+    programs; at twice that rate the training itself, not the engine, enlarges it to 1e-10.
+    """
     before, edf.DT = edf.DT, dtype
     try:
         edf.clear_compgraph()

@@ -129,20 +129,24 @@ def test_divergence_is_reported_and_nothing_hangs(plain: Build, sanitized: Build
         assert "right" not in done.stdout
 
 
-def test_write_past_the_end_is_reported(plain: Build) -> None:
-    done = plain.run("write_past")
-    assert done.returncode == 3
-    assert "a write past the end of an allocation of 396 bytes, at byte 396" in done.stdout
-    done = plain.run("write_past_shared")
-    assert done.returncode == 3
-    assert "a write past the end of a shared array of 40 bytes, at byte 40" in done.stdout
+# What each says where nothing watches reads.
+OVERRUNS = {
+    "write_past": "a write past the end of an allocation of 396 bytes, at byte 396",
+    "write_past_shared": "a write past the end of a shared array of 40 bytes, at byte 40",
+    "write_released": "a write to memory that had been released, at byte 0",
+}
 
 
-@pytest.mark.parametrize("case", ["read_past", "write_past", "write_past_shared"])
-def test_sanitizers_see_what_lies_past_an_end(sanitized: Build, case: str) -> None:
-    done = sanitized.run(case)
-    assert done.returncode not in (0, 3)
-    report = done.stderr
+@pytest.mark.parametrize("case", OVERRUNS)
+def test_write_where_none_belongs_is_reported(plain: Build, case: str) -> None:
+    done = plain.run(case)
+    assert done.returncode == 3
+    assert OVERRUNS[case] in done.stdout
+
+
+@pytest.mark.parametrize("case", ["read_past", *OVERRUNS])
+def test_sanitizers_see_the_first_wrong_access(sanitized: Build, case: str) -> None:
+    report = sanitized.run(case).stderr
     assert "AddressSanitizer: use-after-poison" in report or "out of bounds" in report, report
     assert "planted.cu:" in report, "the report names no line of the kernel: " + report
 
@@ -158,10 +162,7 @@ def test_fault_is_told_once_and_then_the_device_is_lost(plain: Build) -> None:
 
 def test_impossible_launch_is_told_and_the_device_goes_on(plain: Build) -> None:
     first, second = plain.run("bad_launch").stdout.splitlines()
-    assert (
-        first
-        == "cuda:0 failed, as seen in earlier work: cudaErrorInvalidConfiguration: invalid configuration argument."
-    )
+    assert first.startswith("cuda:0 failed, as seen in earlier work: cudaErrorInvalidConfiguration: ")
     assert second == "right"
 
 

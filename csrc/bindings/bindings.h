@@ -36,6 +36,7 @@ void init_sites(py::module_& m);
 
 // handles.cpp
 Handle* as_handle(py::handle object);             // null when it is not one
+const Attrs* as_attrs(py::handle attrs);          // null for None
 Device& current_device();
 DType graph_dtype();                              // edfcore.DT
 // An input of a recorded node: a node of ours, an array or number, or an object of the user's with a .value.

@@ -49,12 +49,13 @@ Edge tensor_edge(py::handle object, const Node* like, const Op& op, std::size_t 
   return {make_leaf(Role::constant, std::move(tensor)), 0};
 }
 
-py::object apply(const Op& op, const py::tuple& inputs, const Attrs* attrs) {
+py::object apply(const Op& op, const py::tuple& inputs, const py::object& given) {
+  const Attrs* attrs = as_attrs(given);
   const Node* like = nullptr;
   for (py::handle input : inputs) {
     Handle* handle = as_handle(input);
     const bool tensor = handle && !handle->node->recorded;
-    if (handle && !tensor) return recorder()(py::cast(&op, py::return_value_policy::reference), inputs, attrs);
+    if (handle && !tensor) return recorder()(py::cast(&op, py::return_value_policy::reference), inputs, given);
     if (tensor && !like) like = handle->node.get();
   }
   std::vector<Edge> edges;

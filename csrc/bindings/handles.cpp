@@ -141,7 +141,8 @@ void backward_one(const Handle& handle) {
     if (edge.node->role == Role::host) push_grad(*edge.node, py::tuple());
 }
 
-Handle make_recorded(const Op& op, const py::tuple& inputs, const Attrs* attrs) {
+Handle make_recorded(const Op& op, const py::tuple& inputs, py::handle given) {
+  const Attrs* attrs = as_attrs(given);
   std::vector<Edge> edges;
   edges.reserve(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) edges.push_back(as_edge(inputs[i], op, i));
@@ -186,10 +187,14 @@ Device& current_device() {
   return device;
 }
 
+// A pybind11 argument that may be None is tried twice by its dispatcher; a look of our own costs nothing.
+const Attrs* as_attrs(py::handle attrs) { return attrs.is_none() ? nullptr : py::cast<const Attrs*>(attrs); }
+
 DType graph_dtype() {
-  static PyObject* const modules = PyImport_GetModuleDict();
-  PyObject* face = PyDict_GetItemString(modules, "edfcore");  // borrowed
-  PyObject* dt = face ? PyDict_GetItemString(PyModule_GetDict(face), "DT") : nullptr;
+  static PyObject* const face_name = PyUnicode_InternFromString("edfcore");
+  static PyObject* const dt_name = PyUnicode_InternFromString("DT");
+  PyObject* face = PyDict_GetItemWithError(PyImport_GetModuleDict(), face_name);  // borrowed
+  PyObject* dt = face ? PyDict_GetItemWithError(PyModule_GetDict(face), dt_name) : nullptr;
   if (!dt) return DType::f32;
   static PyObject* last = nullptr;  // one scalar type or dtype object is asked for again and again
   static DType last_dtype = DType::f32;

@@ -22,6 +22,7 @@ inline void check_indices(const Launch& launch, std::int32_t input, std::int64_t
   for (std::int64_t i = 0; i < view.size && status->code == Status::ok; ++i) {
     const std::int64_t value = index_at(view, i);
     if (in_range(value, bound)) continue;
+    status->op = launch.op;
     status->input = input;
     status->row = i;
     status->value = value;

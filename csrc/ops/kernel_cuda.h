@@ -113,7 +113,7 @@ struct alignas(sizeof(T) * V) Pack {
 #if defined(EDFCORE_SIM)
 template <class T, int V>
 using Raw = Pack<T, V>;
-#else  // nvcc splits the copies of some structs, never those of vectors
+#else  // nvcc splits the copies of some structs
 template <class T, int V>
 using Raw = std::conditional_t<sizeof(Pack<T, V>) < 8, Pack<T, V>,
                                std::conditional_t<sizeof(Pack<T, V>) == 8, uint2,
@@ -132,7 +132,14 @@ template <class T, int V>
 __device__ inline void store_pack(T* to, const Pack<T, V>& pack) {
   Raw<T, V> raw;
   memcpy(&raw, &pack, sizeof raw);
+#if defined(EDFCORE_SIM)
   *reinterpret_cast<Raw<T, V>*>(to) = raw;
+#else
+  if constexpr (V == 2 && sizeof raw >= 8)
+    __stwb(reinterpret_cast<Raw<T, V>*>(to), raw);  // nvcc takes pairs apart again unless told so
+  else
+    *reinterpret_cast<Raw<T, V>*>(to) = raw;
+#endif
 }
 
 inline bool aligned(const void* data, std::size_t bytes) {

@@ -62,13 +62,13 @@ void vjp_affine(Builder& b, const VjpArgs& args) {
   if (args.wanted[2]) args.result[2] = sum_to_shape(b, g, args.inputs[2].spec->shape);
 }
 
-// On the CPU: the right operand in panels, its width rounded up to that of the widest instruction set's panels.
+// On the CPU: the right operand in panels and the left one in strips, rounded up to those of any instruction set.
 std::int64_t scratch_matmul(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
                             DeviceType device) {
   const std::int64_t rows = out[0].shape[0], columns = out[0].shape[1];
   const std::int64_t depth = in[0].shape[attrs.trans_a ? 0 : 1], size = dtype_size(out[0].dtype);
   if (device == DeviceType::cuda) return cuda::matmul_scratch(rows, columns, depth, size);
-  return depth * ((columns + 63) / 64 * 64) * size;
+  return depth * ((columns + 63) / 64 * 64 + rows + 16) * size;
 }
 
 }  // namespace

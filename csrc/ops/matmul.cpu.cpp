@@ -15,9 +15,10 @@ constexpr int tile_rows = 4;
 #endif
 constexpr int tile_vectors = 2;
 constexpr std::int64_t depth_block = 1024;      // of k: a panel's share stays in the second-level cache
-constexpr std::int64_t row_block = 4 * tile_rows;
+constexpr std::int64_t block_strips = 4;
 constexpr std::int64_t chunk_work = 1 << 18;    // multiply-adds in a chunk, at least
-constexpr std::int64_t unpacked_rows = 96;      // fewer rows do not repay the copying of a panel
+constexpr std::int64_t unpacked_rows = 96;      // fewer rows do not repay the copying of the right operand
+constexpr std::int64_t unpacked_columns = 96;   // fewer columns do not repay that of the left one
 
 template <class T>
 constexpr std::int64_t panel_width = tile_vectors * lanes<T>;
@@ -25,92 +26,146 @@ constexpr std::int64_t panel_width = tile_vectors * lanes<T>;
 std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// Left operand: element (i, k) is at a[i * a_row + k * a_step].
 template <class T>
 struct Product {
   std::int64_t rows, columns, depth;
-  const T* a;
-  std::int64_t a_row, a_step;
-  const T* b;
-  bool trans_b;
+  const T *a, *b;
+  bool trans_a, trans_b;
   T* c;
-  T* packed;  // room for the right operand's panels
+  T *right, *left;  // room for copies of b in panels and of a in strips of tile_rows
 
   std::int64_t panels() const { return ceil_div(columns, panel_width<T>); }
+  std::int64_t strips() const { return ceil_div(rows, tile_rows); }
   std::int64_t width(std::int64_t panel) const { return smaller(panel_width<T>, columns - panel * panel_width<T>); }
+  std::int64_t height(std::int64_t strip) const { return smaller(tile_rows, rows - strip * tile_rows); }
+  T* right_panel(std::int64_t panel) const { return right + panel * panel_width<T> * depth; }
+  T* left_strip(std::int64_t strip) const { return left + strip * tile_rows * depth; }
+
   // A panel of whole vectors can be read where it is, one row of b after the other.
-  bool packs(std::int64_t panel) const {
+  bool packs_right(std::int64_t panel) const {
     return trans_b || width(panel) < panel_width<T> || rows > unpacked_rows;
   }
-  T* packed_panel(std::int64_t panel) const { return packed + panel * panel_width<T> * depth; }
+  // So can the rows of a, unless they lie a multiple of a large power of two apart, and compete for the same cache lines.
+  bool packs_left() const {
+    return columns > unpacked_columns && (trans_a || depth * static_cast<std::int64_t>(sizeof(T)) % 1024 == 0);
+  }
 };
 
+// The element at row i and step k is at data[i * row + k * step].
+template <class T>
+struct Left {
+  const T* data;
+  std::int64_t row, step;
+};
+
+template <class T>
+Left<T> left_tile(const Product<T>& p, std::int64_t strip, std::int64_t k) {
+  if (p.packs_left()) return {p.left_strip(strip) + k * tile_rows, 1, tile_rows};
+  const std::int64_t i = strip * tile_rows;
+  if (p.trans_a) return {p.a + k * p.rows + i, 1, p.rows};
+  return {p.a + i * p.depth + k, p.depth, 1};
+}
+
 template <class T, int Rows, int Vectors>
-void tile(const Product<T>& p, const T* a, const T* b, std::int64_t b_step, T* c, std::int64_t width,
+void tile(Left<T> a, const T* b, std::int64_t b_step, T* c, std::int64_t c_step, std::int64_t width,
           std::int64_t depth, bool first) {
   Vector<T> acc[Rows][Vectors] = {};
   if (!first)
     for (int r = 0; r < Rows; ++r)
       for (int v = 0; v < Vectors; ++v)
-        acc[r][v] = load_first(c + r * p.columns + v * lanes<T>, width - v * lanes<T>);
-  const std::int64_t a_row = p.a_row, a_step = p.a_step;
-  for (std::int64_t k = 0; k < depth; ++k, a += a_step, b += b_step) {
+        acc[r][v] = load_first(c + r * c_step + v * lanes<T>, width - v * lanes<T>);
+  for (std::int64_t k = 0; k < depth; ++k, a.data += a.step, b += b_step) {
     Vector<T> right[Vectors];
     for (int v = 0; v < Vectors; ++v) right[v] = load(b + v * lanes<T>);
     for (int r = 0; r < Rows; ++r) {
-      const Vector<T> left = broadcast(a[r * a_row]);
+      const Vector<T> left = broadcast(a.data[r * a.row]);
       for (int v = 0; v < Vectors; ++v) acc[r][v] = multiply_add(left, right[v], acc[r][v]);
     }
   }
   for (int r = 0; r < Rows; ++r)
     for (int v = 0; v < Vectors; ++v)
-      store_first(c + r * p.columns + v * lanes<T>, acc[r][v], width - v * lanes<T>);
+      store_first(c + r * c_step + v * lanes<T>, acc[r][v], width - v * lanes<T>);
 }
 
 // The tile of the right number of rows and vectors, both constants to the compiler.
 template <class T, int Rows = tile_rows>
-void tile_of(const Product<T>& p, std::int64_t rows, const T* a, const T* b, std::int64_t b_step, T* c,
+void tile_of(std::int64_t rows, Left<T> a, const T* b, std::int64_t b_step, T* c, std::int64_t c_step,
              std::int64_t width, std::int64_t depth, bool first) {
   if constexpr (Rows > 1) {
-    if (rows < Rows) return tile_of<T, Rows - 1>(p, rows, a, b, b_step, c, width, depth, first);
+    if (rows < Rows) return tile_of<T, Rows - 1>(rows, a, b, b_step, c, c_step, width, depth, first);
   }
   if (width > lanes<T>)
-    tile<T, Rows, tile_vectors>(p, a, b, b_step, c, width, depth, first);
+    tile<T, Rows, tile_vectors>(a, b, b_step, c, c_step, width, depth, first);
   else
-    tile<T, Rows, 1>(p, a, b, b_step, c, width, depth, first);
+    tile<T, Rows, 1>(a, b, b_step, c, c_step, width, depth, first);
 }
 
-// Copies columns of the right operand side by side, padded with zeros to a whole panel.
+// Columns of the right operand side by side, padded with zeros to whole vectors.
 template <class T>
-void pack_panel(const Product<T>& p, std::int64_t panel) {
-  constexpr std::int64_t n = panel_width<T>, k_block = 32;
-  const std::int64_t width = p.width(panel), first = panel * n;
-  T* to = p.packed_panel(panel);
-  if (!p.trans_b) {
-    for (std::int64_t k = 0; k < p.depth; ++k)
-      for (std::int64_t j = 0; j < n; ++j) to[k * n + j] = j < width ? p.b[k * p.columns + first + j] : T(0);
-    return;
-  }
-  for (std::int64_t k0 = 0; k0 < p.depth; k0 += k_block) {
-    const std::int64_t k1 = smaller(k0 + k_block, p.depth);
-    for (std::int64_t j = 0; j < n; ++j)
-      for (std::int64_t k = k0; k < k1; ++k) to[k * n + j] = j < width ? p.b[(first + j) * p.depth + k] : T(0);
-  }
+void pack_rows(const T* b, std::int64_t b_step, std::int64_t width, std::int64_t depth, T* to) {
+  for (std::int64_t k = 0; k < depth; ++k)
+    for (std::int64_t j = 0; j < width; j += lanes<T>)
+      store(to + k * panel_width<T> + j, load_first(b + k * b_step + j, width - j));
 }
 
-// Rows [i0, i1) of panels [p0, p1).
+// The same where columns are contiguous.
 template <class T>
-void multiply_block(const Product<T>& p, std::int64_t i0, std::int64_t i1, std::int64_t p0, std::int64_t p1) {
-  for (std::int64_t k0 = 0; k0 == 0 || k0 < p.depth; k0 += depth_block) {
-    const std::int64_t depth = smaller(depth_block, p.depth - k0);
+void pack_columns(const T* b, std::int64_t b_step, std::int64_t width, std::int64_t depth, T* to) {
+  constexpr std::int64_t n = lanes<T>;
+  for (std::int64_t j = 0; j < width; j += n)
+    for (std::int64_t k = 0; k < depth; k += n) {
+      Vector<T> square[n] = {};
+      for (std::int64_t l = 0; l < n && j + l < width; ++l) square[l] = load_first(b + (j + l) * b_step + k, depth - k);
+      transpose_square<T>(square);
+      for (std::int64_t l = 0; l < n && k + l < depth; ++l) store(to + (k + l) * panel_width<T> + j, square[l]);
+    }
+}
+
+template <class T>
+void pack_right(const Product<T>& p, std::int64_t panel) {
+  const std::int64_t first = panel * panel_width<T>;
+  if (p.trans_b)
+    pack_columns(p.b + first * p.depth, p.depth, p.width(panel), p.depth, p.right_panel(panel));
+  else
+    pack_rows(p.b + first, p.columns, p.width(panel), p.depth, p.right_panel(panel));
+}
+
+template <class T>
+void pack_left(const Product<T>& p, std::int64_t strip) {
+  const std::int64_t height = p.height(strip), first = strip * tile_rows;
+  const std::int64_t row = p.trans_a ? 1 : p.depth, step = p.trans_a ? p.rows : 1;
+  const T* from = p.a + first * row;
+  T* to = p.left_strip(strip);
+  for (std::int64_t k = 0; k < p.depth; ++k)
+    for (std::int64_t r = 0; r < height; ++r) to[k * tile_rows + r] = from[r * row + k * step];
+}
+
+template <class T>
+void pack(const Product<T>& p) {
+  const std::int64_t in_chunk = chunk_work / 8;  // a copy costs more than a multiply-add
+  parallel_ranges(p.panels(), in_chunk / (p.depth * panel_width<T> + 1), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t panel = begin; panel < end; ++panel)
+      if (p.packs_right(panel)) pack_right(p, panel);
+  });
+  if (!p.packs_left()) return;
+  parallel_ranges(p.strips(), in_chunk / (p.depth * tile_rows + 1), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t strip = begin; strip < end; ++strip) pack_left(p, strip);
+  });
+}
+
+// Strips [s0, s1) by panels [p0, p1).
+template <class T>
+void multiply_block(const Product<T>& p, std::int64_t s0, std::int64_t s1, std::int64_t p0, std::int64_t p1) {
+  for (std::int64_t k = 0; k == 0 || k < p.depth; k += depth_block) {
+    const std::int64_t depth = smaller(depth_block, p.depth - k);
     for (std::int64_t panel = p0; panel < p1; ++panel) {
       const std::int64_t j = panel * panel_width<T>;
-      const bool packs = p.packs(panel);
-      const std::int64_t b_step = packs ? panel_width<T> : p.columns;
-      const T* b = packs ? p.packed_panel(panel) + k0 * b_step : p.b + k0 * b_step + j;
-      for (std::int64_t i = i0; i < i1; i += tile_rows)
-        tile_of<T>(p, smaller(tile_rows, i1 - i), p.a + i * p.a_row + k0 * p.a_step, b, b_step,
-                   p.c + i * p.columns + j, p.width(panel), depth, k0 == 0);
+      const bool packed = p.packs_right(panel);
+      const std::int64_t b_step = packed ? panel_width<T> : p.columns;
+      const T* b = packed ? p.right_panel(panel) + k * b_step : p.b + k * b_step + j;
+      for (std::int64_t s = s0; s < s1; ++s)
+        tile_of<T>(p.height(s), left_tile(p, s, k), b, b_step, p.c + s * tile_rows * p.columns + j, p.columns,
+                   p.width(panel), depth, k == 0);
     }
   }
 }
@@ -124,34 +179,32 @@ void add_bias(const Product<T>& p, const T* bias, std::int64_t i0, std::int64_t 
   }
 }
 
-// Chunks are blocks of rows by groups of panels; bias may be null.
+// Chunks are blocks of strips by groups of panels; bias may be null.
 template <class T>
 void multiply(const Product<T>& p, const T* bias) {
   if (p.rows == 0 || p.columns == 0) return;
-  const std::int64_t panels = p.panels(), panel_work = p.depth * panel_width<T>;
-  parallel_ranges(panels, ceil_div(chunk_work / 8, panel_work + 1), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t panel = begin; panel < end; ++panel)
-      if (p.packs(panel)) pack_panel(p, panel);
-  });
-  const std::int64_t group = smaller(panels, ceil_div(chunk_work, smaller(row_block, p.rows) * panel_work + 1));
-  const std::int64_t block_work = row_block * group * panel_work + 1;
-  const std::int64_t rows_in_chunk = row_block * ceil_div(chunk_work, block_work);
-  const std::int64_t groups = ceil_div(panels, group), blocks = ceil_div(p.rows, rows_in_chunk);
+  pack(p);
+  const std::int64_t panels = p.panels(), strips = p.strips(), tile_work = p.depth * panel_width<T> * tile_rows + 1;
+  const std::int64_t group = smaller(panels, ceil_div(chunk_work, smaller(block_strips, strips) * tile_work));
+  const std::int64_t block = block_strips * ceil_div(chunk_work, block_strips * group * tile_work);
+  const std::int64_t groups = ceil_div(panels, group), blocks = ceil_div(strips, block);
   parallel_ranges(groups * blocks, 1, [&](std::int64_t chunk, std::int64_t) {
     const std::int64_t p0 = chunk % groups * group, p1 = smaller(p0 + group, panels);
-    const std::int64_t i0 = chunk / groups * rows_in_chunk, i1 = smaller(i0 + rows_in_chunk, p.rows);
-    multiply_block(p, i0, i1, p0, p1);
-    if (bias) add_bias(p, bias, i0, i1, p0 * panel_width<T>, smaller(p1 * panel_width<T>, p.columns));
+    const std::int64_t s0 = chunk / groups * block, s1 = smaller(s0 + block, strips);
+    multiply_block(p, s0, s1, p0, p1);
+    if (bias)
+      add_bias(p, bias, s0 * tile_rows, smaller(s1 * tile_rows, p.rows), p0 * panel_width<T>,
+               smaller(p1 * panel_width<T>, p.columns));
   });
 }
 
 template <class T>
 void launch_product(const Launch& launch, bool trans_a, bool trans_b, const T* bias) {
   const View &a = launch.in[0], &b = launch.in[1], &c = launch.out[0];
-  const std::int64_t rows = c.dims[0], depth = a.dims[trans_a ? 0 : 1];
-  multiply<T>({rows, c.dims[1], depth, pointer<const T>(a), trans_a ? 1 : depth, trans_a ? rows : 1,
-               pointer<const T>(b), trans_b, pointer<T>(c), static_cast<T*>(launch.scratch)},
-              bias);
+  Product<T> p = {c.dims[0], c.dims[1], a.dims[trans_a ? 0 : 1], pointer<const T>(a), pointer<const T>(b),
+                  trans_a, trans_b, pointer<T>(c), static_cast<T*>(launch.scratch), nullptr};
+  p.left = p.right_panel(p.panels());
+  multiply(p, bias);
 }
 
 }  // namespace

@@ -10,8 +10,13 @@ __device__ inline float multiply_add(float a, float b, float c) { return fmaf(a,
 __device__ inline double multiply_add(double a, double b, double c) { return fma(a, b, c); }
 
 // A block computes M by N elements of the result, K of the inner dimension at a time; a thread TM by TN of them.
-template <int M_, int N_, int K_, int TM_, int TN_>
+template <int M_, int N_, int K_, int TM_, int TN_, int Blocks>
 struct Tiling {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  static constexpr int blocks = 1;  // there 128 registers are not enough for the large tiling
+#else
+  static constexpr int blocks = Blocks;  // that are to fit on a multiprocessor by their registers
+#endif
   static constexpr int M = M_, N = N_, K = K_, TM = TM_, TN = TN_;
   static constexpr int threads_n = N / TN;
   static_assert(M / TM * threads_n == block_threads);
@@ -40,32 +45,45 @@ struct Loader {
   static constexpr int pitch = Side + 4;  // of the tile in shared memory; a multiple of a pack, and no power of two
   static_assert(elements * block_threads == Side * K && row % V == 0);
 
-  T held[reads][V];
+  static constexpr int outer_step = block_threads * V / row;  // from one read of a thread to its next
+  static_assert(block_threads * V % row == 0);
 
-  // Reads the tile at (side0, k0); what lies outside the operand is 0.
-  __device__ void read(const T* x, std::int64_t side0, std::int64_t sides, std::int64_t k0, std::int64_t k_end,
-                       std::int64_t stride, bool wide) {
+  T held[reads][V];
+  const T* from;           // the thread's place in the next tile
+  std::int64_t step_outer, step_tile;
+  int own_k, sides_left;   // its place along k; how much of the operand lies beyond its place along m or n
+
+  __device__ Loader(const T* x, std::int64_t side0, std::int64_t sides, std::int64_t k0, std::int64_t stride) {
+    const int first = static_cast<int>(threadIdx.x) * V, outer = first / row, inner = first % row;
+    const std::int64_t at_side = side0 + (Along ? outer : inner), left = sides - at_side;
+    own_k = Along ? inner : outer;
+    sides_left = left < Side ? static_cast<int>(left) : Side;
+    from = x + (Along ? at_side * stride + k0 + own_k : (k0 + own_k) * stride + at_side);
+    step_outer = outer_step * stride;
+    step_tile = Along ? K : K * stride;
+  }
+
+  // Reads the next tile, of whose extent along k `depth` lie in the operand; what lies outside is 0.
+  __device__ void read(int depth, bool wide) {
     EDF_UNROLL
     for (int r = 0; r < reads; ++r) {
-      const int first = (static_cast<int>(threadIdx.x) + r * block_threads) * V;
-      const int outer = first / row, inner = first % row;
-      const std::int64_t at_side = side0 + (Along ? outer : inner), at_k = k0 + (Along ? inner : outer);
-      const bool in_row = Along ? at_side < sides : at_k < k_end;
-      const std::int64_t left = !in_row ? 0 : Along ? k_end - at_k : sides - at_side;
-      const T* from = x + (Along ? at_side * stride + at_k : at_k * stride + at_side);
+      const int k_left = depth - own_k;
+      const int left = Along ? (r * outer_step < sides_left ? k_left : 0) : (r * outer_step < k_left ? sides_left : 0);
+      const T* place = from + r * step_outer;
       if (V == 4 && wide && left >= V) {
         constexpr int pack = 16 / static_cast<int>(sizeof(T)) < V ? 16 / static_cast<int>(sizeof(T)) : V;
         EDF_UNROLL
         for (int v = 0; v < V; v += pack) {
-          const Pack<T, pack> p = load_pack<T, pack>(from + v);
+          const Pack<T, pack> p = load_pack<T, pack>(place + v);
           EDF_UNROLL
           for (int i = 0; i < pack; ++i) held[r][v + i] = p.v[i];
         }
       } else {
         EDF_UNROLL
-        for (int v = 0; v < V; ++v) held[r][v] = v < left ? from[v] : T(0);
+        for (int v = 0; v < V; ++v) held[r][v] = v < left ? place[v] : T(0);
       }
     }
+    from += step_tile;
   }
 
   // In shared memory the tile's rows run along m or n, for both layouts.
@@ -85,6 +103,11 @@ struct Loader {
   }
 };
 
+template <int Most>
+__device__ int at_most(std::int64_t n) {
+  return n < Most ? static_cast<int>(n) : Most;
+}
+
 // The elements of a thread along one side come in packs of four (or all of them, if fewer), a stride apart, so that
 // neighbouring threads read neighbouring shared memory.
 template <int Count, int Threads>
@@ -94,7 +117,7 @@ __device__ constexpr int place_of(int thread, int i) {
 }
 
 template <class Tile, bool TransA, bool TransB, class T>
-__global__ void __launch_bounds__(block_threads) matmul_tiles(Problem<T> p) {
+__global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Problem<T> p) {
   using LoadA = Loader<T, Tile::M, Tile::K, !TransA>;
   using LoadB = Loader<T, Tile::N, Tile::K, TransB>;
   constexpr int size_a = Tile::K * LoadA::pitch, size_b = Tile::K * LoadB::pitch;
@@ -107,10 +130,9 @@ __global__ void __launch_bounds__(block_threads) matmul_tiles(Problem<T> p) {
   const std::int64_t m0 = at.quotient * Tile::M, n0 = at.remainder * Tile::N;
   const std::int64_t k_begin = static_cast<std::int64_t>(blockIdx.y) * p.k_per_split;
   const std::int64_t k_end = k_begin + p.k_per_split < p.k ? k_begin + p.k_per_split : p.k;
-  const std::int64_t stride_a = TransA ? p.m : p.k, stride_b = TransB ? p.k : p.n;
 
-  LoadA a;
-  LoadB b;
+  LoadA a(p.a, m0, p.m, k_begin, TransA ? p.m : p.k);
+  LoadB b(p.b, n0, p.n, k_begin, TransB ? p.k : p.n);
   T acc[Tile::TM][Tile::TN];
   EDF_UNROLL
   for (int i = 0; i < Tile::TM; ++i) {
@@ -118,32 +140,33 @@ __global__ void __launch_bounds__(block_threads) matmul_tiles(Problem<T> p) {
     for (int j = 0; j < Tile::TN; ++j) acc[i][j] = T(0);
   }
 
-  a.read(p.a, m0, p.m, k_begin, k_end, stride_a, p.wide_a);
-  b.read(p.b, n0, p.n, k_begin, k_end, stride_b, p.wide_b);
+  std::int64_t left = k_end - k_begin;
+  a.read(at_most<Tile::K>(left), p.wide_a);
+  b.read(at_most<Tile::K>(left), p.wide_b);
   int buffer = 0;
-  for (std::int64_t k0 = k_begin; k0 < k_end; k0 += Tile::K) {
+  for (; left > 0; left -= Tile::K) {
     T* tile_a = shared_a + buffer * size_a;
     T* tile_b = shared_b + buffer * size_b;
     a.write(tile_a);
     b.write(tile_b);
     __syncthreads();  // one is enough: the next tile goes to the other buffer
-    if (k0 + Tile::K < k_end) {
-      a.read(p.a, m0, p.m, k0 + Tile::K, k_end, stride_a, p.wide_a);
-      b.read(p.b, n0, p.n, k0 + Tile::K, k_end, stride_b, p.wide_b);
+    if (left > Tile::K) {
+      a.read(at_most<Tile::K>(left - Tile::K), p.wide_a);
+      b.read(at_most<Tile::K>(left - Tile::K), p.wide_b);
     }
     EDF_UNROLL
     for (int k = 0; k < Tile::K; ++k) {
-      T left[Tile::TM], right[Tile::TN];
+      T row[Tile::TM], col[Tile::TN];
       EDF_UNROLL
       for (int i = 0; i < Tile::TM; ++i)
-        left[i] = tile_a[k * LoadA::pitch + place_of<Tile::TM, threads_m>(thread_m, i)];
+        row[i] = tile_a[k * LoadA::pitch + place_of<Tile::TM, threads_m>(thread_m, i)];
       EDF_UNROLL
       for (int j = 0; j < Tile::TN; ++j)
-        right[j] = tile_b[k * LoadB::pitch + place_of<Tile::TN, Tile::threads_n>(thread_n, j)];
+        col[j] = tile_b[k * LoadB::pitch + place_of<Tile::TN, Tile::threads_n>(thread_n, j)];
       EDF_UNROLL
       for (int i = 0; i < Tile::TM; ++i) {
         EDF_UNROLL
-        for (int j = 0; j < Tile::TN; ++j) acc[i][j] = multiply_add(left[i], right[j], acc[i][j]);
+        for (int j = 0; j < Tile::TN; ++j) acc[i][j] = multiply_add(row[i], col[j], acc[i][j]);
       }
     }
     buffer ^= 1;
@@ -172,10 +195,10 @@ __global__ void __launch_bounds__(block_threads)
   c[i] = bias == nullptr ? sum : sum + bias[divide(i, n).remainder];
 }
 
-using Large = Tiling<128, 128, 8, 8, 8>;
-using Medium = Tiling<64, 64, 16, 4, 4>;
-using Tall = Tiling<128, 16, 16, 4, 2>;  // few columns: classes, heads
-using Flat = Tiling<16, 128, 16, 2, 4>;  // few rows: small batches
+using Large = Tiling<128, 128, 8, 8, 8, 2>;
+using Medium = Tiling<64, 64, 16, 4, 4, 1>;
+using Tall = Tiling<128, 16, 16, 4, 2, 1>;  // few columns: classes, heads
+using Flat = Tiling<16, 128, 16, 2, 4, 1>;  // few rows: small batches
 
 template <class T, class Body>
 void visit_tiling(std::int64_t m, std::int64_t n, const Body& body) {

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include <utility>
+
 #include "ops/kernel_cpu.h"
 
 namespace edfcore::EDF_ISA {
@@ -78,6 +80,26 @@ template <class T>
 void store_first(T* to, Vector<T> v, std::int64_t n) {
   if (n >= lanes<T>) return store(to, v);
   if (n > 0) memcpy(to, &v, static_cast<size_t>(n) * sizeof(T));
+}
+
+template <class V, int... I>
+V interleave(V a, V b, std::integer_sequence<int, I...>, int half) {
+  constexpr int n = sizeof...(I);
+  return half == 0 ? __builtin_shufflevector(a, b, (I / 2 + I % 2 * n)...)
+                   : __builtin_shufflevector(a, b, (I / 2 + I % 2 * n + n / 2)...);
+}
+
+// Transposes as many vectors as a vector has lanes: log2(lanes) perfect shuffles of the rows.
+template <class T>
+void transpose_square(Vector<T> (&rows)[lanes<T>]) {
+  constexpr int n = lanes<T>;
+  constexpr std::make_integer_sequence<int, n> indices;
+  for (int width = 1; width < n; width *= 2) {
+    Vector<T> mixed[n];
+    for (int i = 0; i < n / 2; ++i)
+      for (int half = 0; half < 2; ++half) mixed[2 * i + half] = interleave(rows[i], rows[i + n / 2], indices, half);
+    for (int i = 0; i < n; ++i) rows[i] = mixed[i];
+  }
 }
 
 }  // namespace edfcore::EDF_ISA

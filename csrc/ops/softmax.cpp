@@ -55,7 +55,8 @@ const Op softmax = {.name = "softmax",
                     .cpu = EDF_CPU_KERNEL(softmax_kernel),
                     .cuda = EDF_CUDA_KERNEL(softmax_kernel),
                     .vjp = vjp_from_output<softmax_grad>,
-                    .inplace = 0};
+                    .inplace = 0,
+                    .flags = op_producer};
 
 const Op log_softmax = {.name = "log_softmax",
                         .arity = 1,

@@ -114,8 +114,9 @@ def __getattr__(name: str) -> Any:
         globals()["DT"] = numpy.float32
         return numpy.float32
     if name in ("testing", "verify"):
-        from edfcore import testing
+        import importlib
 
+        testing = importlib.import_module("edfcore.testing")
         return testing if name == "testing" else testing.verify
     raise AttributeError(f"module 'edfcore' has no attribute {name!r}")
 

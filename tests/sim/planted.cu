@@ -307,6 +307,16 @@ const std::pair<const char*, std::function<void()>> cases[] = {
        launch(write_past, 1, 128, 0, gpu().stream(), a.data, 99);
        gpu().synchronize();
      }},
+    {"write_released",
+     [] {
+       float* x = nullptr;
+       {
+         const Array<float> a(99);
+         x = a.data;
+       }
+       launch(write_past, 1, 32, 0, gpu().stream(), x, 7);
+       gpu().synchronize();
+     }},
     {"out_of_memory", out_of_memory},
     {"lost", lost},
     {"bad_launch", bad_launch},

@@ -320,7 +320,7 @@ void run_grid(const LaunchConfig& config, void (*body)(void*), void* context) {
   device.body = body;
   device.context = context;
   device.failed = false;
-  device.host = {};
+  device.host.stack_size = 0;  // another host thread may launch this time
   device.n_threads = static_cast<int>(config.block.x * config.block.y * config.block.z);
   for (int i = 0; i < device.n_threads; ++i) {
     const auto n = static_cast<unsigned>(i);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <new>
@@ -34,10 +35,11 @@ struct Runtime {
   std::map<uintptr_t, Allocation> allocations;
   std::map<const void*, size_t> shared_limits;
   size_t in_use = 0;
-  bool launched = false;  // since memory was last looked at
-  cudaError_t last_error = cudaSuccess;
-  cudaError_t fault = cudaSuccess;
-  std::string fault_text;
+  std::atomic<bool> launched = false;  // since memory was last looked at
+  std::atomic<cudaError_t> last_error = cudaSuccess;
+  std::mutex fault_mutex;
+  std::atomic<cudaError_t> fault = cudaSuccess;
+  std::string fault_text;  // never changes once `fault` is set
 };
 
 Runtime& runtime() {
@@ -71,8 +73,10 @@ void check([[maybe_unused]] uintptr_t address, [[maybe_unused]] const Allocation
   if (watch > behind) watch = behind;
   for (size_t i = 0; i < watch; ++i) {
     if (static_cast<unsigned char>(data[a.requested + i]) == canary) continue;
-    set_fault(cudaErrorIllegalAddress, text("a write past the end of an allocation of ", a.requested,
-                                            " bytes, at byte ", a.requested + i));
+    set_fault(cudaErrorIllegalAddress, a.requested == 0
+                                           ? text("a write to memory that had been released, at byte ", i)
+                                           : text("a write past the end of an allocation of ", a.requested,
+                                                  " bytes, at byte ", a.requested + i));
     return;
   }
 #endif
@@ -80,8 +84,7 @@ void check([[maybe_unused]] uintptr_t address, [[maybe_unused]] const Allocation
 
 void check_all() {
   Runtime& r = runtime();
-  if (!r.launched) return;
-  r.launched = false;
+  if (!r.launched.exchange(false)) return;
   for (const auto& [address, allocation] : r.allocations) check(address, allocation, watched_bytes);
 }
 
@@ -95,27 +98,29 @@ bool on_device(const void* data, size_t bytes) {
   return address - it->first + bytes <= it->second.requested;
 }
 
-cudaError_t state() {
-  const Runtime& r = runtime();
-  return r.fault;
-}
+cudaError_t state() { return runtime().fault; }
 
 }  // namespace
 
 void set_fault(cudaError_t error, const std::string& message) {
   Runtime& r = runtime();
+  const std::lock_guard lock(r.fault_mutex);
   if (r.fault != cudaSuccess) return;
-  r.fault = error;
   r.fault_text = "simulated device: " + message;
+  r.fault = error;
 }
 
-cudaError_t set_error(cudaError_t error) { return runtime().last_error = error; }
+cudaError_t set_error(cudaError_t error) {
+  runtime().last_error = error;
+  return error;
+}
 
 bool faulted() { return runtime().fault != cudaSuccess; }
 
 void note_launch() { runtime().launched = true; }
 
 size_t dynamic_shared_limit(const void* kernel) {
+  const std::lock_guard lock(runtime().mutex);
   const auto& limits = runtime().shared_limits;
   const auto it = limits.find(kernel);
   return it != limits.end() ? it->second : size_t{48 << 10};
@@ -123,7 +128,10 @@ size_t dynamic_shared_limit(const void* kernel) {
 
 void hand_out(void* data, size_t requested, size_t capacity) {
   const std::lock_guard lock(runtime().mutex);
-  runtime().allocations[reinterpret_cast<uintptr_t>(data)] = {capacity, requested};
+  const auto address = reinterpret_cast<uintptr_t>(data);
+  const auto [place, fresh] = runtime().allocations.try_emplace(address, Allocation{capacity, requested});
+  if (!fresh && place->second.requested == 0) check(address, place->second, SIZE_MAX);
+  place->second = {capacity, requested};
   poison(static_cast<char*>(data), requested, capacity);
 }
 
@@ -341,6 +349,7 @@ cudaError_t cudaSimFuncSetAttribute(const void* kernel, cudaFuncAttribute attrib
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
       static_cast<size_t>(value) > max_dynamic_shared)
     return set_error(cudaErrorInvalidValue);
+  const std::lock_guard lock(runtime().mutex);
   runtime().shared_limits[kernel] = static_cast<size_t>(value);
   return cudaSuccess;
 }

@@ -17,7 +17,7 @@ from edfcore.demo.interrupt import Interrupt
 
 INTERRUPTED = 130
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(name="edfcore", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 class Data(str, enum.Enum):

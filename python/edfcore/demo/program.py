@@ -31,12 +31,13 @@ def minibatches(x: Any, y: Any, ell: Any, X: Any, Y: Any, size: int, random: Any
 if __name__ == "__main__":
     from sklearn.datasets import load_digits
 
+    random = np.random.default_rng(0)
     X, Y = load_digits(return_X_y=True)
-    X = (X - X[:1500].mean()) / X[:1500].std()
+    order = random.permutation(len(X))
+    X, Y = (X[order] - X.mean()) / X.std(), Y[order]
     edf.seed(0)
     edf.learning_rate = 0.3
     x, y, Q, ell = network(64, 256, 10)
-    random = np.random.default_rng(0)
     for _epoch in range(20):
         for _n in minibatches(x, y, ell, X[:1500], Y[:1500], 64, random):
             pass

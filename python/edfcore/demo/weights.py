@@ -21,7 +21,7 @@ def save(path: Path, parameters: Mapping[str, NDArray[Any]], metadata: Mapping[s
     """Write float32 or float64 arrays and text `metadata` to `path`; raises OSError."""
     from safetensors.numpy import save as serialise
 
-    arrays = {name: np.ascontiguousarray(value) for name, value in parameters.items()}
+    arrays = {name: np.asarray(value, order="C") for name, value in parameters.items()}
     files.write(path, serialise(arrays, metadata=dict(metadata)))
 
 

@@ -1,0 +1,107 @@
+"""What all tests share: the devices they run on, a clean engine for each of them, and the summary of what was covered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edfcore as edf
+from edfcore import _core
+
+DEVICES = ["cpu", "cuda"] if edf.cuda.is_available() else ["cpu"]
+SIMULATED = edf.cuda.build() == "sim"
+
+
+@dataclass
+class Covered:
+    """What the tests that passed have covered, by the parameters they were given and the marker `mode`."""
+
+    cases: set[str] = field(default_factory=set)
+    ops: set[str] = field(default_factory=set)
+    devices: set[str] = field(default_factory=set)
+    modes: set[str] = field(default_factory=set)
+
+    def add(self, item: pytest.Item) -> None:
+        params: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+        if "device" in params:
+            self.devices.add(params["device"])
+        if "case" in params and hasattr(params["case"], "op"):
+            self.cases.add(params["case"].name)
+            self.ops.add(params["case"].op)
+        self.modes.update(mode for marker in item.iter_markers("mode") for mode in marker.args)
+
+
+covered = Covered()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "mode(*names): ways of running ops that this test covers, for the summary")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "device" in metafunc.fixturenames:
+        metafunc.parametrize("device", DEVICES, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Large cases are for threads and real devices: the simulated one would take minutes."""
+    if not SIMULATED:
+        return
+    slow, kept = [], []
+    for item in items:
+        params: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+        large = getattr(params.get("case"), "large", False)
+        (slow if large and params.get("device") == "cuda" else kept).append(item)
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = kept
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    if report.when == "call" and report.passed:
+        covered.add(item)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    public = {op.name for op in _core.all_ops() if not op.internal}
+    terminalreporter.write_line(
+        f"covered: {len(covered.ops & public)} of {len(public)} ops in {len(covered.cases)} cases on "
+        f"{len(covered.devices)} devices ({', '.join(sorted(covered.devices)) or 'none'}) in "
+        f"{len(covered.modes)} modes ({', '.join(sorted(covered.modes)) or 'none'}); CPU kernels: {_core.isa()}"
+    )
+    if "cuda" not in DEVICES:
+        terminalreporter.write_line(f"not run on cuda: {edf.cuda.why_not()}")
+
+
+@pytest.fixture(autouse=True)
+def clean_engine() -> Iterator[None]:
+    """Every test begins with an empty graph and the settings that a program finds after import."""
+    threads = edf.get_num_threads()
+    reset()
+    yield
+    reset()
+    if edf.get_num_threads() != threads:
+        edf.set_num_threads(threads)
+
+
+def reset() -> None:
+    edf.clear_compgraph()
+    edf.learning_rate = 0.001
+    edf.DT = np.float32
+    edf.set_device("cpu")
+    _core.set_grad_enabled(True)
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest, clean_engine: None) -> Iterator[str]:
+    """The device that the test runs on, made the current one."""
+    name: str = request.param
+    with edf.device(name):
+        yield name
