@@ -1,4 +1,4 @@
-"""The one list of cases: what every op is asked to compute, and what NumPy says of it. Tests and benchmarks read it."""
+"""The one list of cases: what every op is asked to compute, and what NumPy says of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,23 @@ from typing import Any
 import numpy as np
 
 from edfcore import ops
+from references import (
+    Array,
+    affine,
+    log_softmax,
+    loss_of_probabilities,
+    loss_of_scores,
+    mean,
+    mlp_reference,
+    product,
+    rows_of,
+    sigmoid,
+    softmax,
+    take,
+)
 
-Array = np.ndarray[Any, Any]
 Maker = Callable[[np.random.Generator], Array]
+Table = dict[str, tuple[Any, Callable[..., Any], Callable[..., Maker]]]  # op: function, reference, inputs
 INDEX_DTYPES = ("int32", "int64", "uint8")
 NAN, INF = math.nan, math.inf
 
@@ -22,7 +36,7 @@ NAN, INF = math.nan, math.inf
 class Case:
     """An op, or a few of them, on made-up inputs.
 
-    `build` takes tensors, EDF nodes or arrays; `reference` the same inputs as NumPy arrays, floating ones in float64.
+    `build` takes tensors, EDF nodes or arrays; `reference` takes the same inputs as NumPy arrays, in float64.
     `tolerance` is in units of the dtype's epsilon, absolute up to 1 and relative beyond.
     """
 
@@ -51,7 +65,9 @@ class Case:
 
     def expected(self, arrays: list[Array]) -> Array:
         with np.errstate(all="ignore"):
-            return np.asarray(self.reference(*(a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays)))
+            return np.asarray(
+                self.reference(*(a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays))
+            )
 
 
 # Makers of inputs.
@@ -91,60 +107,13 @@ def given(values: Any, dtype: str = "float64") -> Maker:
     return lambda rng: np.array(values, dtype)
 
 
-# References that NumPy has no word for.
-
-
-def sigmoid(x: Array) -> Array:
-    return np.asarray(np.where(x < 0, np.exp(x) / (1 + np.exp(x)), 1 / (1 + np.exp(-x))))
-
-
-def log_softmax(x: Array) -> Array:
-    if x.size == 0:
-        return x
-    below = x - x.max(-1, keepdims=True)
-    return np.asarray(below - np.log(np.exp(below).sum(-1, keepdims=True)))
-
-
-def softmax(x: Array) -> Array:
-    return np.exp(log_softmax(x))
-
-
-def at_label(x: Array, y: Array) -> Array:
-    return np.take_along_axis(x, y[..., None].astype(np.int64), -1)[..., 0]
-
-
-def take(x: Array, index: Array) -> Array:
-    if index.ndim < x.ndim:
-        return at_label(x, index)
-    return np.take_along_axis(x, index.astype(np.int64), -1)
-
-
-def loss_of_probabilities(p: Array, y: Array) -> Array:
-    return -np.log(at_label(p, y))
-
-
-def loss_of_scores(s: Array, y: Array) -> Array:
-    return -at_label(log_softmax(s), y)
-
-
-def mean(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
-    total = np.sum(x, axis=axis, keepdims=keepdims)
-    return np.asarray(total / np.float64(x.size / total.size if total.size else 1))
-
-
-def product(a: Array, b: Array, trans_a: bool = False, trans_b: bool = False) -> Array:
-    return (a.T if trans_a else a) @ (b.T if trans_b else b)
-
-
-def affine(x: Array, w: Array, b: Array) -> Array:
-    return x @ w + b
-
-
 # The tables that the list is made of: an op per line, then what it is asked for.
 
-SPECIAL = [NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 3e38, -3e38, 1e-38, 200.0, -200.0, 20.0, -20.0, 0.5]
+FAR_SCORES = [[1000, 1001, 999], [-1000, -1001, 0], [0, 1e30, 0], [5, 5, 5]]
+ROWS_OF_SPECIAL = [[1, NAN, 2], [INF, 1, 2], [-INF, -INF, -INF], [INF, -INF, 0]]
+SPECIAL = [NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 3e38, -3e38, 1e-38, 2e2, -2e2, 2e1, -2e1, 0.5]
 
-UNARY: dict[str, tuple[Any, Callable[..., Any], Callable[..., Maker]]] = {
+UNARY: Table = {
     "neg": (ops.neg, np.negative, normal),
     "exp": (ops.exp, np.exp, normal),
     "log": (ops.log, np.log, positive),
@@ -154,9 +123,17 @@ UNARY: dict[str, tuple[Any, Callable[..., Any], Callable[..., Maker]]] = {
     "sigmoid": (ops.sigmoid, sigmoid, normal),
     "tanh": (ops.tanh, np.tanh, normal),
 }
-UNARY_SHAPES = {"scalar": (), "one": (1,), "empty": (3, 0, 2), "prime": (13,), "odd": (7, 11), "tail": (1031,), "large": (251, 401)}  # fmt: skip
+UNARY_SHAPES = {
+    "scalar": (),
+    "one": (1,),
+    "empty": (3, 0, 2),
+    "prime": (13,),
+    "odd": (7, 11),
+    "tail": (1031,),
+    "large": (251, 401),
+}
 
-BINARY: dict[str, tuple[Any, Callable[..., Any], Callable[..., Maker]]] = {
+BINARY: Table = {
     "add": (ops.add, np.add, normal),
     "sub": (ops.sub, np.subtract, normal),
     "mul": (ops.mul, np.multiply, normal),
@@ -205,15 +182,84 @@ REDUCTIONS: dict[str, tuple[Any, bool, tuple[int, ...]]] = {
     "large_last": (1, False, (301, 401)),
     "large_middle": (1, False, (17, 307, 23)),
 }
-SUMS = {"sum": (ops.sum, np.sum), "mean": (ops.mean, mean)}
+REDUCERS: Table = {
+    "sum": (ops.sum, np.sum, normal),
+    "mean": (ops.mean, mean, normal),
+    "max": (ops.max, np.max, apart),
+}
 
-MATMULS = {"small": (3, 4, 5), "one": (1, 1, 1), "dot": (1, 67, 1), "outer": (7, 1, 5), "odd": (17, 31, 13), "batch": (64, 65, 33), "tall": (131, 9, 3), "wide": (2, 5, 193), "no_rows": (0, 3, 2), "no_depth": (2, 0, 3), "no_columns": (2, 3, 0), "large": (150, 141, 170), "large_deep": (13, 2053, 67)}  # fmt: skip
+EXPANSIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "row": ((4,), (3, 4)),
+    "scalar": ((), (2, 3)),
+    "column": ((3, 1), (2, 3, 5)),
+    "ends": ((1, 5, 1), (3, 5, 7)),
+    "same": ((3, 4), (3, 4)),
+    "empty": ((1, 4), (0, 4)),
+    "large": ((1, 401), (251, 401)),
+}
+RESHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "flat": ((3, 4), (-1,)),
+    "open": ((4, 6), (2, -1, 3)),
+    "scalar": ((1, 1), ()),
+    "axes": ((), (1, 1)),
+    "empty": ((0, 4), (2, 0)),
+    "large": ((251, 401), (401, -1)),
+}
+PERMUTATIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...] | None]] = {
+    "matrix": ((5, 7), None),
+    "vector": ((7,), None),
+    "scalar": ((), None),
+    "heads": ((2, 3, 5, 7), (0, 2, 1, 3)),
+    "reversed": ((2, 3, 5), None),
+    "negative": ((2, 3, 5), (-1, 0, -2)),
+    "same": ((3, 5), (0, 1)),
+    "deep": ((2, 1, 3, 1, 2, 1, 3, 2), (7, 0, 6, 1, 5, 2, 4, 3)),
+    "empty": ((0, 3), None),
+    "odd": ((67, 33), None),
+    "large": ((251, 401), None),
+}
+GATHERED: dict[str, tuple[int, ...]] = {"one": (), "some": (7,), "matrix": (2, 13), "none": (0,)}
+TAKEN: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "each": ((5, 7), (5,)),
+    "several": ((5, 7), (5, 3)),
+    "repeated": ((3, 2), (3, 11)),
+    "vector": ((7,), ()),
+    "deep": ((2, 3, 5), (2, 3, 2)),
+    "none": ((0, 7), (0,)),
+    "no_entries": ((3, 7), (3, 0)),
+}
+
+# rows, depth, columns
+MATMULS = {
+    "small": (3, 4, 5),
+    "one": (1, 1, 1),
+    "dot": (1, 67, 1),
+    "outer": (7, 1, 5),
+    "odd": (17, 31, 13),
+    "batch": (64, 65, 33),
+    "tall": (131, 9, 3),
+    "wide": (2, 5, 193),
+    "no_rows": (0, 3, 2),
+    "no_depth": (2, 0, 3),
+    "no_columns": (2, 3, 0),
+    "large": (150, 141, 170),
+    "large_deep": (13, 2053, 67),
+}
 FLAGS = {"nn": (False, False), "nt": (False, True), "tn": (True, False), "tt": (True, True)}
 
 SOFTMAX = {"softmax": (ops.softmax, softmax), "log_softmax": (ops.log_softmax, log_softmax)}
-ROWS = {"vector": (5,), "matrix": (3, 7), "deep": (2, 3, 10), "one_class": (4, 1), "long": (3, 1031), "no_rows": (0, 5), "no_classes": (3, 0), "large": (1009, 33)}  # fmt: skip
+ROWS = {
+    "vector": (5,),
+    "matrix": (3, 7),
+    "deep": (2, 3, 10),
+    "one_class": (4, 1),
+    "long": (3, 1031),
+    "no_rows": (0, 5),
+    "no_classes": (3, 0),
+    "large": (1009, 33),
+}
 
-LOSSES: dict[str, tuple[Any, Callable[..., Any], Callable[..., Maker]]] = {
+LOSSES: Table = {
     "log_loss": (ops.log_loss, loss_of_probabilities, probabilities),
     "log_loss_scores": (ops.log_loss_scores, loss_of_scores, normal),
 }
@@ -224,84 +270,134 @@ def swapped(shape: tuple[int, int], swap: bool) -> tuple[int, ...]:
     return shape[::-1] if swap else shape
 
 
-def mlp(x: Any, w: Any, b: Any, v: Any, c: Any, y: Any) -> Any:
-    return ops.log_loss(ops.softmax(ops.affine(ops.relu(ops.affine(x, w, b)), v, c)), y)
+def loss_of_softmax(s: Any, y: Any) -> Any:
+    return ops.log_loss(ops.softmax(s), y)
 
 
-def mlp_reference(x: Array, w: Array, b: Array, v: Array, c: Array, y: Array) -> Array:
-    return loss_of_scores(np.maximum(x @ w + b, 0) @ v + c, y)
+def distance(x: Any, y: Any) -> Any:
+    return ops.sqrt(ops.add(ops.square(x), ops.square(y)))
+
+
+def fan_out(x: Any) -> Any:
+    y = ops.tanh(x)
+    return ops.mul(ops.exp(y), y)
+
+
+def attention(q: Any, k: Any, v: Any) -> Any:
+    return ops.matmul(ops.softmax(ops.matmul(q, k, trans_b=True)), v)
+
+
+def mlp(x: Any, w: Any, b: Any, v: Any, c: Any, y: Any) -> Any:  # noqa: PLR0917
+    return loss_of_softmax(ops.affine(ops.relu(ops.affine(x, w, b)), v, c), y)
 
 
 C = Case
+# fmt: off
 CASES: list[Case] = [
-    *(C(f"{name}/{kind}", f, (make(*shape),), ref) for name, (f, ref, make) in UNARY.items() for kind, shape in UNARY_SHAPES.items()),
+    *(C(f"{name}/{kind}", f, (make(*shape),), ref)
+      for name, (f, ref, make) in UNARY.items() for kind, shape in UNARY_SHAPES.items()),
     *(C(f"{name}/special", f, (given(SPECIAL),), ref, grad=False) for name, (f, ref, _) in UNARY.items()),
     C("scale/odd", lambda x: ops.scale(x, -1.75), (normal(7, 11),), lambda x: x * -1.75),
     C("scale/special", lambda x: ops.scale(x, 0.5), (given(SPECIAL),), lambda x: x * 0.5, grad=False),
     C("scale/large", lambda x: ops.scale(x, 0.5), (normal(251, 401),), lambda x: x * 0.5),
     # add, sub, mul, div
-    *(C(f"{name}/{kind}", f, (make(*a), make(*b)), ref) for name, (f, ref, make) in BINARY.items() for kind, (a, b) in BROADCASTS.items()),
-    *(C(f"{name}/special", f, (given([[s] for s in SPECIAL]), given(SPECIAL)), ref, grad=False) for name, (f, ref, _) in BINARY.items()),
-    *(C(f"{name}/{dtype}", f, (integers(100, 5, 7, dtype=dtype), integers(250, 7, dtype=dtype)), ref, grad=False) for name, (f, ref, _) in BINARY.items() if name != "div" for dtype in INDEX_DTYPES),
-    C("mul/wraps", ops.mul, (given([2**31 - 1, -(2**31), 65537], "int32"), given([2, -1, 65537], "int32")), np.multiply, grad=False),
+    *(C(f"{name}/{kind}", f, (make(*a), make(*b)), ref)
+      for name, (f, ref, make) in BINARY.items() for kind, (a, b) in BROADCASTS.items()),
+    *(C(f"{name}/special", f, (given([[s] for s in SPECIAL]), given(SPECIAL)), ref, grad=False)
+      for name, (f, ref, _) in BINARY.items()),
+    *(C(f"{name}/{d}", f, (integers(100, 5, 7, dtype=d), integers(250, 7, dtype=d)), ref, grad=False)
+      for name, (f, ref, _) in BINARY.items() if name != "div" for d in INDEX_DTYPES),
+    C("mul/wraps", ops.mul, (given([2**31 - 1, -(2**31), 65537], "int32"), given([2, -1, 65537], "int32")),
+      np.multiply, grad=False),
     C("sub/number", lambda x: ops.sub(2.5, x), (normal(5, 7),), lambda x: 2.5 - x),
     C("div/number", lambda x: ops.div(x, 4), (normal(5, 7),), lambda x: x / 4),
     # cast
-    C("cast/float64", lambda x: ops.cast(x, "float64"), (normal(5, 7),), lambda x: x, result="float64"),
-    C("cast/float32", lambda x: ops.cast(x, np.float32), (normal(5, 7),), lambda x: x, result="float32"),
-    C("cast/float32_large", lambda x: ops.cast(x, np.float32), (normal(251, 401),), lambda x: x, result="float32"),
-    *(C(f"cast/to_{dtype}", lambda x, d=dtype: ops.cast(x, d), (given([0.0, 2.7, 99.0, 200.99]),), lambda x, d=dtype: x.astype(d), grad=False) for dtype in INDEX_DTYPES),
-    *(C(f"cast/from_{dtype}", lambda x: ops.cast(x, "float64"), (integers(99, 13, dtype=dtype),), lambda x: x.astype("float64"), grad=False, result="float64") for dtype in INDEX_DTYPES),
-    C("cast/truncates", lambda x: ops.cast(x, "int32"), (given([-2.7, -0.5, 2.7]),), lambda x: np.trunc(x).astype("int32"), grad=False),
+    *(C(f"cast/{d}", lambda x, d=d: ops.cast(x, d), (normal(5, 7),), lambda x: x, result=d)
+      for d in ("float32", "float64")),
+    C("cast/large", lambda x: ops.cast(x, "float32"), (normal(251, 401),), lambda x: x, result="float32"),
+    *(C(f"cast/to_{d}", lambda x, d=d: ops.cast(x, d), (given([0.0, 2.7, 99.0, 200.99]),),
+        lambda x, d=d: x.astype(d), grad=False) for d in INDEX_DTYPES),
+    *(C(f"cast/from_{d}", lambda x: ops.cast(x, "float64"), (integers(99, 13, dtype=d),),
+        lambda x: x.astype("float64"), grad=False, result="float64") for d in INDEX_DTYPES),
+    C("cast/truncates", lambda x: ops.cast(x, "int32"), (given([-2.7, -0.5, 2.7]),),
+      lambda x: np.trunc(x).astype("int32"), grad=False),
     # sum, mean, max
-    *(C(f"{name}/{kind}", lambda x, f=f, a=axis, k=kept: f(x, axis=a, keepdims=k), (normal(*shape),), lambda x, r=ref, a=axis, k=kept: r(x, axis=a, keepdims=k)) for name, (f, ref) in SUMS.items() for kind, (axis, kept, shape) in REDUCTIONS.items()),
-    *(C(f"max/{kind}", lambda x, a=axis, k=kept: ops.max(x, axis=a, keepdims=k), (apart(*shape),), lambda x, a=axis, k=kept: np.max(x, axis=a, keepdims=k), tolerance=0) for kind, (axis, kept, shape) in REDUCTIONS.items()),
-    *(C(f"{name}/special", lambda x, f=f: f(x, axis=1), (given([[1, NAN, 2], [INF, 1, 2], [-INF, -INF, -INF], [INF, -INF, 0]]),), lambda x, r=ref: r(x, axis=1), grad=False) for name, (f, ref) in {**SUMS, "max": (ops.max, np.max)}.items()),
+    *(C(f"{name}/{kind}", lambda x, f=f, a=axis, k=kept: f(x, axis=a, keepdims=k), (make(*shape),),
+        lambda x, r=ref, a=axis, k=kept: r(x, axis=a, keepdims=k))
+      for name, (f, ref, make) in REDUCERS.items() for kind, (axis, kept, shape) in REDUCTIONS.items()),
+    *(C(f"{name}/special", lambda x, f=f: f(x, axis=1), (given(ROWS_OF_SPECIAL),),
+        lambda x, r=ref: r(x, axis=1), grad=False) for name, (f, ref, _) in REDUCERS.items()),
     C("sum/no_terms", lambda x: ops.sum(x, axis=0), (normal(0, 4),), lambda x: np.zeros(4)),
     C("mean/no_terms", lambda x: ops.mean(x, axis=0), (normal(0, 4),), lambda x: np.full(4, NAN), grad=False),
-    *(C(f"max/{dtype}", lambda x: ops.max(x, axis=-1), (integers(256, 5, 67, dtype=dtype),), lambda x: x.max(-1), grad=False) for dtype in INDEX_DTYPES),
-    C("max/negative_int64", lambda x: ops.max(x), (integers(-5, 31, low=-99),), lambda x: x.max(), grad=False),
+    *(C(f"max/{d}", lambda x: ops.max(x, axis=-1), (integers(256, 5, 67, dtype=d),), lambda x: x.max(-1),
+        grad=False) for d in INDEX_DTYPES),
+    C("max/negative", ops.max, (integers(-5, 31, low=-99),), np.max, grad=False),
     C("max/ties", lambda x: ops.max(x, axis=1), (tied(5, 7),), lambda x: x.max(1), grad=False),
     # broadcast_to, reshape, transpose
-    *(C(f"broadcast_to/{kind}", lambda x, s=to: ops.broadcast_to(x, s), (normal(*shape),), lambda x, s=to: np.broadcast_to(x, s), tolerance=0) for kind, shape, to in [("row", (4,), (3, 4)), ("scalar", (), (2, 3)), ("column", (3, 1), (2, 3, 5)), ("same", (3, 4), (3, 4)), ("empty", (1, 4), (0, 4)), ("ends", (1, 5, 1), (3, 5, 7)), ("large", (1, 401), (251, 401))]),
-    C("broadcast_to/uint8", lambda x: ops.broadcast_to(x, (3, 5)), (integers(256, 5, dtype="uint8"),), lambda x: np.broadcast_to(x, (3, 5)), grad=False),
-    *(C(f"reshape/{kind}", lambda x, s=to: ops.reshape(x, s), (normal(*shape),), lambda x, s=to: x.reshape(s), tolerance=0) for kind, shape, to in [("flat", (3, 4), (-1,)), ("open", (4, 6), (2, -1, 3)), ("scalar", (1, 1), ()), ("axes", (), (1, 1)), ("empty", (0, 4), (2, 0)), ("large", (251, 401), (401, -1))]),
-    C("reshape/int32", lambda x: ops.reshape(x, (5, -1)), (integers(99, 35, dtype="int32"),), lambda x: x.reshape(5, -1), grad=False),
-    *(C(f"transpose/{kind}", lambda x, a=axes: ops.transpose(x, a), (normal(*shape),), lambda x, a=axes: np.transpose(x, a), tolerance=0) for kind, shape, axes in [("matrix", (5, 7), None), ("vector", (7,), None), ("scalar", (), None), ("heads", (2, 3, 5, 7), (0, 2, 1, 3)), ("reversed", (2, 3, 5), None), ("negative", (2, 3, 5), (-1, 0, -2)), ("same", (3, 5), (0, 1)), ("deep", (2, 1, 3, 1, 2, 1, 3, 2), (7, 0, 6, 1, 5, 2, 4, 3)), ("empty", (0, 3), None), ("odd", (67, 33), None), ("large", (251, 401), None)]),
-    *(C(f"transpose/{dtype}", ops.transpose, (integers(99, 5, 37, dtype=dtype),), np.transpose, grad=False) for dtype in INDEX_DTYPES),
+    *(C(f"broadcast_to/{kind}", lambda x, s=to: ops.broadcast_to(x, s), (normal(*shape),),
+        lambda x, s=to: np.broadcast_to(x, s), tolerance=0) for kind, (shape, to) in EXPANSIONS.items()),
+    C("broadcast_to/uint8", lambda x: ops.broadcast_to(x, (3, 5)), (integers(256, 5, dtype="uint8"),),
+      lambda x: np.broadcast_to(x, (3, 5)), grad=False),
+    *(C(f"reshape/{kind}", lambda x, s=to: ops.reshape(x, s), (normal(*shape),),
+        lambda x, s=to: x.reshape(s), tolerance=0) for kind, (shape, to) in RESHAPES.items()),
+    C("reshape/int32", lambda x: ops.reshape(x, (5, -1)), (integers(99, 35, dtype="int32"),),
+      lambda x: x.reshape(5, -1), grad=False),
+    *(C(f"transpose/{kind}", lambda x, a=axes: ops.transpose(x, a), (normal(*shape),),
+        lambda x, a=axes: np.transpose(x, a), tolerance=0) for kind, (shape, axes) in PERMUTATIONS.items()),
+    *(C(f"transpose/{d}", ops.transpose, (integers(99, 5, 37, dtype=d),), np.transpose, grad=False)
+      for d in INDEX_DTYPES),
     # matmul, affine
-    *(C(f"matmul/{kind}_{flag}", lambda a, b, ta=ta, tb=tb: ops.matmul(a, b, trans_a=ta, trans_b=tb), (normal(*swapped((i, k), ta)), normal(*swapped((k, j), tb))), lambda a, b, ta=ta, tb=tb: product(a, b, ta, tb), tolerance=4 + k / 2) for kind, (i, k, j) in MATMULS.items() for flag, (ta, tb) in FLAGS.items()),
-    C("matmul/special", ops.matmul, (given([[1, NAN, 0], [2, INF, 1], [3, 4, 5]]), given([[1, 2], [0, 1], [INF, 1]])), np.matmul, grad=False),
-    *(C(f"affine/{kind}", ops.affine, (normal(i, k), normal(k, j), normal(j)), affine, tolerance=4 + k / 2) for kind, (i, k, j) in MATMULS.items()),
+    *(C(f"matmul/{kind}_{flag}", lambda a, b, ta=ta, tb=tb: ops.matmul(a, b, trans_a=ta, trans_b=tb),
+        (normal(*swapped((i, k), ta)), normal(*swapped((k, j), tb))),
+        lambda a, b, ta=ta, tb=tb: product(a, b, ta, tb), tolerance=4 + k / 2)
+      for kind, (i, k, j) in MATMULS.items() for flag, (ta, tb) in FLAGS.items()),
+    C("matmul/special", ops.matmul, (given([[1, NAN, 0], [2, INF, 1], [3, 4, 5]]),
+      given([[1, 2], [0, 1], [INF, 1]])), np.matmul, grad=False),
+    *(C(f"affine/{kind}", ops.affine, (normal(i, k), normal(k, j), normal(j)), affine, tolerance=4 + k / 2)
+      for kind, (i, k, j) in MATMULS.items()),
     # gather_rows, take_along_last
-    *(C(f"gather_rows/{kind}_{dtype}", ops.gather_rows, (normal(11, 5), integers(11, *shape, dtype=dtype)), lambda t, i: t[i]) for dtype in INDEX_DTYPES for kind, shape in [("one", ()), ("some", (7,)), ("matrix", (2, 13)), ("none", (0,))]),
-    C("gather_rows/vector", ops.gather_rows, (normal(7), integers(7, 13)), lambda t, i: t[i]),
-    C("gather_rows/images", ops.gather_rows, (integers(256, 9, 4, 4, dtype="uint8"), integers(9, 5)), lambda t, i: t[i], grad=False),
-    C("gather_rows/large", ops.gather_rows, (normal(53, 211), integers(53, 307)), lambda t, i: t[i]),
-    *(C(f"take_along_last/{kind}_{dtype}", ops.take_along_last, (normal(*x), integers(x[-1], *shape, dtype=dtype)), take) for dtype in INDEX_DTYPES for kind, x, shape in [("each", (5, 7), (5,)), ("several", (5, 7), (5, 3)), ("repeated", (3, 2), (3, 11)), ("vector", (7,), ()), ("deep", (2, 3, 5), (2, 3, 2)), ("none", (0, 7), (0,)), ("no_entries", (3, 7), (3, 0))]),
+    *(C(f"gather_rows/{kind}_{d}", ops.gather_rows, (normal(11, 5), integers(11, *shape, dtype=d)), rows_of)
+      for d in INDEX_DTYPES for kind, shape in GATHERED.items()),
+    C("gather_rows/vector", ops.gather_rows, (normal(7), integers(7, 13)), rows_of),
+    C("gather_rows/images", ops.gather_rows, (integers(256, 9, 4, 4, dtype="uint8"), integers(9, 5)), rows_of,
+      grad=False),
+    C("gather_rows/large", ops.gather_rows, (normal(53, 211), integers(53, 307)), rows_of),
+    *(C(f"take_along_last/{kind}_{d}", ops.take_along_last, (normal(*x), integers(x[-1], *i, dtype=d)), take)
+      for d in INDEX_DTYPES for kind, (x, i) in TAKEN.items()),
     C("take_along_last/large", ops.take_along_last, (normal(20011, 3), integers(3, 20011)), take),
     # softmax, log_softmax
-    *(C(f"{name}/{kind}", f, (normal(*shape),), ref, tolerance=8) for name, (f, ref) in SOFTMAX.items() for kind, shape in ROWS.items()),
-    *(C(f"{name}/far", f, (given([[1000, 1001, 999], [-1000, -1001, 0], [0, 1e30, 0], [5, 5, 5]]),), ref, grad=False) for name, (f, ref) in SOFTMAX.items()),
-    *(C(f"{name}/special", f, (given([[0, -INF, 0], [1, NAN, 2], [INF, 1, 2], [-INF, -INF, -INF]]),), ref, grad=False) for name, (f, ref) in SOFTMAX.items()),
+    *(C(f"{name}/{kind}", f, (normal(*shape),), ref, tolerance=8)
+      for name, (f, ref) in SOFTMAX.items() for kind, shape in ROWS.items()),
+    *(C(f"{name}/far", f, (given(FAR_SCORES),), ref, grad=False) for name, (f, ref) in SOFTMAX.items()),
+    *(C(f"{name}/special", f, (given([[0, -INF, 0], [1, NAN, 2], [INF, 1, 2], [-INF, -INF, -INF]]),), ref,
+        grad=False) for name, (f, ref) in SOFTMAX.items()),
     # log_loss, log_loss_scores
-    *(C(f"{name}/{kind}_{dtype}", f, (make(*batch, 10), integers(10, *batch, dtype=dtype)), ref, tolerance=8) for name, (f, ref, make) in LOSSES.items() for kind, batch in BATCHES.items() for dtype in INDEX_DTYPES),
-    *(C(f"{name}/one_class", f, (make(3, 1), integers(1, 3)), ref) for name, (f, ref, make) in LOSSES.items()),
-    C("log_loss/special", ops.log_loss, (given([[0, 1], [NAN, 1], [1, 0]]), given([0, 0, 0], "int64")), loss_of_probabilities, grad=False),
-    C("log_loss_scores/special", ops.log_loss_scores, (given([[0, -INF], [NAN, 1], [1000, -1000], [-1000, 1000]]), given([1, 1, 0, 0], "int64")), loss_of_scores, grad=False),
-    C("log_loss/of_softmax", lambda s, y: ops.log_loss(ops.softmax(s), y), (normal(7, 10), integers(10, 7)), loss_of_scores, tolerance=8),
-    C("log_loss/of_far_softmax", lambda s, y: ops.log_loss(ops.softmax(s), y), (given([[1000, 0, -1000]] * 3), given([0, 1, 2], "uint8")), loss_of_scores, grad=False),
+    *(C(f"{name}/{kind}_{d}", f, (make(*batch, 10), integers(10, *batch, dtype=d)), ref, tolerance=8)
+      for name, (f, ref, make) in LOSSES.items() for kind, batch in BATCHES.items() for d in INDEX_DTYPES),
+    *(C(f"{name}/one_class", f, (make(3, 1), integers(1, 3)), ref)
+      for name, (f, ref, make) in LOSSES.items()),
+    C("log_loss/special", ops.log_loss, (given([[0, 1], [NAN, 1], [1, 0]]), given([0, 0, 0], "int64")),
+      loss_of_probabilities, grad=False),
+    C("log_loss_scores/special", ops.log_loss_scores, (given([[0, -INF], [NAN, 1], [1e3, -1e3], [-1e3, 1e3]]),
+      given([1, 1, 0, 0], "int64")), loss_of_scores, grad=False),
+    C("log_loss/of_softmax", loss_of_softmax, (normal(7, 10), integers(10, 7)), loss_of_scores, tolerance=8),
+    C("log_loss/of_far_softmax", loss_of_softmax, (given(FAR_SCORES), given([0, 1, 2, 0], "uint8")),
+      loss_of_scores, grad=False),
     # sgd
-    C("sgd/matrix", lambda p, g: ops.sgd(p, g, 0.25), (normal(7, 11), normal(7, 11)), lambda p, g: p - 0.25 * g, grad=False, recorded=False),
-    C("sgd/empty", lambda p, g: ops.sgd(p, g, 0.25), (normal(0), normal(0)), lambda p, g: p, grad=False, recorded=False),
-    C("sgd/large", lambda p, g: ops.sgd(p, g, 0.25), (normal(251, 401), normal(251, 401)), lambda p, g: p - 0.25 * g, grad=False, recorded=False),
+    *(C(f"sgd/{kind}", lambda p, g: ops.sgd(p, g, 0.25), (normal(*shape), normal(*shape)),
+        lambda p, g: p - 0.25 * g, grad=False, recorded=False) for kind, shape in UNARY_SHAPES.items()),
     # several ops together
-    C("compose/distance", lambda x, y: ops.sqrt(ops.add(ops.square(x), ops.square(y))), (positive(7), positive(7)), np.hypot),
-    C("compose/fan_out", lambda x: ops.mul(ops.tanh(x), ops.exp(ops.tanh(x))), (normal(7),), lambda x: np.tanh(x) * np.exp(np.tanh(x))),
+    C("compose/distance", distance, (positive(7), positive(7)), np.hypot),
+    C("compose/fan_out", fan_out, (normal(7),), lambda x: np.tanh(x) * np.exp(np.tanh(x))),
     C("compose/twice", lambda x: ops.add(ops.mul(x, x), x), (normal(7),), lambda x: x * x + x),
-    C("compose/attention", lambda q, k, v: ops.matmul(ops.softmax(ops.matmul(q, k, trans_b=True)), v), (normal(5, 7), normal(6, 7), normal(6, 3)), lambda q, k, v: softmax(q @ k.T) @ v, tolerance=32),
-    C("compose/mlp", mlp, (normal(13, 7), normal(7, 11), normal(11), normal(11, 5), normal(5), integers(5, 13)), mlp_reference, tolerance=64),
-    C("compose/mlp_large", mlp, (normal(257, 67), normal(67, 131), normal(131), normal(131, 10), normal(10), integers(10, 257, dtype="uint8")), mlp_reference, tolerance=1024),
-]  # fmt: skip
+    C("compose/attention", attention, (normal(5, 7), normal(6, 7), normal(6, 3)),
+      lambda q, k, v: softmax(q @ k.T) @ v, tolerance=32),
+    C("compose/mlp", mlp, (normal(13, 7), normal(7, 11), normal(11), normal(11, 5), normal(5),
+      integers(5, 13)), mlp_reference, tolerance=64),
+    C("compose/mlp_large", mlp, (normal(257, 67), normal(67, 131), normal(131), normal(131, 10), normal(10),
+      integers(10, 257, dtype="uint8")), mlp_reference, tolerance=1024),
+]
+# fmt: on
 
 BY_NAME = {case.name: case for case in CASES}
+assert len(BY_NAME) == len(CASES), "two cases have one name"

@@ -1,4 +1,4 @@
-"""How a case is run in each mode, and how its results are compared: shared by the tests of ops and their child processes."""
+"""How a case is run in each mode and its results compared: for the tests of ops and their child processes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cases import CASES, Array, Case
 
 import edfcore as edf
+from cases import CASES, Array, Case
 from edfcore import _core, ops
 
 STEP = 1e-5  # of central differences in float64
@@ -24,11 +24,13 @@ class Result:
 
     def bits(self) -> list[tuple[Any, ...]]:
         """Everything about it, for comparison bit for bit."""
-        return [(a.dtype, a.shape, a.tobytes()) for a in (self.value, *(g for g in self.grads if g is not None))]
+        return [
+            (a.dtype, a.shape, a.tobytes()) for a in (self.value, *(g for g in self.grads if g is not None))
+        ]
 
 
 class Host:
-    """An object outside the engine with a value that an op may take as input: the engine borrows its memory."""
+    """An object outside the engine whose value is an op's input: the engine borrows its memory."""
 
     def __init__(self, value: Array) -> None:
         self.value = value
@@ -39,7 +41,7 @@ class Host:
 
 
 def unaligned(array: Array) -> Array:
-    """Return the same values one element past an aligned address, between two elements that nobody may use."""
+    """Return the same values one element past an aligned address, between two that nobody may use."""
     fence = np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).max
     room = np.full(array.size + 2, fence, array.dtype)
     room[1:-1] = array.reshape(-1)
@@ -85,12 +87,15 @@ def recorded(case: Case, arrays: list[Array], v: Array | None = None, hosts: boo
     edf.Forward()
     if v is not None:
         edf.Backward(loss)
-    grads = [np.array(n.grad) if v is not None and is_floating(a) else None for n, a in zip(nodes, arrays, strict=True)]
+    grads = [
+        np.array(n.grad) if v is not None and is_floating(a) else None
+        for n, a in zip(nodes, arrays, strict=True)
+    ]
     return Result(np.array(value.value), grads)
 
 
 def assert_close(got: Array, want: Array, tolerance: float, what: str = "") -> None:
-    """`tolerance` in units of the epsilon of got's dtype, absolute up to 1 and relative beyond; integers exactly."""
+    """`tolerance` in epsilons of got's dtype, absolute up to 1 and relative beyond; integers exactly."""
     assert got.shape == want.shape, f"{what} has shape {got.shape}, not {want.shape}"
     if not is_floating(got):
         assert got.dtype == want.dtype
@@ -138,11 +143,13 @@ def check_gradient(case: Case) -> None:
     got, magnitude = projection(zip(result.grads, along, strict=True))
     noise = float(np.abs(scaled * ends[0]).sum()) * 1e-15 / STEP
     tolerance = 1e-5 if case.result == "float32" else 1e-7
-    assert abs(got - numeric) <= tolerance * (magnitude + 1e-3) + noise, f"{case.name}: {got} against {numeric}"
+    assert abs(got - numeric) <= tolerance * (magnitude + 1e-3) + noise, (
+        f"{case.name}: {got} against {numeric}"
+    )
 
 
 def check_all() -> dict[str, Any]:
-    """Values and gradients of every case in this process: for child processes with another instruction set."""
+    """Check values and gradients of every case: for child processes with another instruction set."""
     failures = []
     for case in CASES:
         try:

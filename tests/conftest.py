@@ -1,4 +1,4 @@
-"""What all tests share: the devices they run on, a clean engine for each of them, and the summary of what was covered."""
+"""What all tests share: devices, a clean engine for each test, and the summary of what was covered."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ covered = Covered()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "mode(*names): ways of running ops that this test covers, for the summary")
+    config.addinivalue_line(
+        "markers", "mode(*names): ways of running ops that this test covers, for the summary"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -71,10 +73,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     public = {op.name for op in _core.all_ops() if not op.internal}
+    devices, modes = sorted(covered.devices) or ["none"], sorted(covered.modes) or ["none"]
     terminalreporter.write_line(
         f"covered: {len(covered.ops & public)} of {len(public)} ops in {len(covered.cases)} cases on "
-        f"{len(covered.devices)} devices ({', '.join(sorted(covered.devices)) or 'none'}) in "
-        f"{len(covered.modes)} modes ({', '.join(sorted(covered.modes)) or 'none'}); CPU kernels: {_core.isa()}"
+        f"{len(covered.devices)} devices ({', '.join(devices)}) in {len(covered.modes)} modes "
+        f"({', '.join(modes)}); CPU kernels: {_core.isa()}"
     )
     if "cuda" not in DEVICES:
         terminalreporter.write_line(f"not run on cuda: {edf.cuda.why_not()}")
@@ -101,7 +104,7 @@ def reset() -> None:
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest, clean_engine: None) -> Iterator[str]:
-    """The device that the test runs on, made the current one."""
+    """Make the device that the test runs on the current one."""
     name: str = request.param
     with edf.device(name):
         yield name

@@ -56,7 +56,8 @@ void vjp_sub(Builder& b, const VjpArgs& args) {
 
 void vjp_mul(Builder& b, const VjpArgs& args) {
   for (int i = 0; i < 2; ++i)
-    if (args.wanted[i]) args.result[i] = for_input(b, args, i, emit(b, mul, {args.grads[0], args.inputs[1 - i]}));
+    if (args.wanted[i])
+      args.result[i] = for_input(b, args, i, emit(b, mul, {args.grads[0], args.inputs[1 - i]}));
 }
 
 // y = p / q: p gets g / q, q gets -(g / q) y.
@@ -70,14 +71,14 @@ void vjp_div(Builder& b, const VjpArgs& args) {
 
 }  // namespace
 
-#define EDF_DEFINE_BINARY(op, check)                     \
-  const Op op = {.name = #op,                            \
-                 .arity = 2,                             \
-                 .infer = check,                         \
-                 .cpu = EDF_CPU_KERNEL(op##_kernel),     \
-                 .cuda = EDF_CUDA_KERNEL(op##_kernel),   \
-                 .vjp = vjp_##op,                        \
-                 .inplace = 0,                           \
+#define EDF_DEFINE_BINARY(op, check)                   \
+  const Op op = {.name = #op,                          \
+                 .arity = 2,                           \
+                 .infer = check,                       \
+                 .cpu = EDF_CPU_KERNEL(op##_kernel),   \
+                 .cuda = EDF_CUDA_KERNEL(op##_kernel), \
+                 .vjp = vjp_##op,                      \
+                 .inplace = 0,                         \
                  .flags = op_elementwise};
 EDF_DEFINE_BINARY(add, infer_arithmetic)
 EDF_DEFINE_BINARY(sub, infer_arithmetic)

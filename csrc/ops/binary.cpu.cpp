@@ -24,16 +24,28 @@ template <class T>
 using W = typename Wrapping<T>::Type;
 
 struct Add {
-  template <class T> static T f(T a, T b) { return static_cast<T>(static_cast<W<T>>(a) + static_cast<W<T>>(b)); }
+  template <class T>
+  static T f(T a, T b) {
+    return static_cast<T>(static_cast<W<T>>(a) + static_cast<W<T>>(b));
+  }
 };
 struct Sub {
-  template <class T> static T f(T a, T b) { return static_cast<T>(static_cast<W<T>>(a) - static_cast<W<T>>(b)); }
+  template <class T>
+  static T f(T a, T b) {
+    return static_cast<T>(static_cast<W<T>>(a) - static_cast<W<T>>(b));
+  }
 };
 struct Mul {
-  template <class T> static T f(T a, T b) { return static_cast<T>(static_cast<W<T>>(a) * static_cast<W<T>>(b)); }
+  template <class T>
+  static T f(T a, T b) {
+    return static_cast<T>(static_cast<W<T>>(a) * static_cast<W<T>>(b));
+  }
 };
 struct Div {
-  template <class T> static T f(T a, T b) { return a / b; }
+  template <class T>
+  static T f(T a, T b) {
+    return a / b;
+  }
 };
 
 // After merging, a row repeats at most one of its operands.

@@ -69,29 +69,29 @@ void infer_fill_like(Inference& inf) {
 
 }  // namespace
 
-#define EDF_DEFINE_UNARY(op, functor)                                           \
-  const Op op = {.name = #op,                                                   \
-                 .arity = 1,                                                    \
-                 .infer = infer_unary,                                          \
-                 .cpu = EDF_CPU_KERNEL(op##_kernel),                            \
-                 .cuda = EDF_CUDA_KERNEL(op##_kernel),                          \
-                 .vjp = vjp_unary<op##_grad>,                                   \
-                 .inplace = 0,                                                  \
-                 .flags = op_elementwise};                                      \
-  const Op op##_grad = {.name = #op "_grad",                                    \
-                        .arity = 3,                                             \
-                        .infer = infer_derivative,                              \
-                        .cpu = EDF_CPU_KERNEL(op##_grad_kernel),                \
-                        .cuda = EDF_CUDA_KERNEL(op##_grad_kernel),              \
-                        .vjp = vjp_unary_grad<op##_grad, op##_grad2>,           \
-                        .inplace = 0,                                           \
-                        .flags = op_elementwise | op_internal};                 \
-  const Op op##_grad2 = {.name = #op "_grad2",                                  \
-                         .arity = 4,                                            \
-                         .infer = infer_derivative,                             \
-                         .cpu = EDF_CPU_KERNEL(op##_grad2_kernel),              \
-                         .cuda = EDF_CUDA_KERNEL(op##_grad2_kernel),            \
-                         .inplace = 0,                                          \
+#define EDF_DEFINE_UNARY(op, functor)                                 \
+  const Op op = {.name = #op,                                         \
+                 .arity = 1,                                          \
+                 .infer = infer_unary,                                \
+                 .cpu = EDF_CPU_KERNEL(op##_kernel),                  \
+                 .cuda = EDF_CUDA_KERNEL(op##_kernel),                \
+                 .vjp = vjp_unary<op##_grad>,                         \
+                 .inplace = 0,                                        \
+                 .flags = op_elementwise};                            \
+  const Op op##_grad = {.name = #op "_grad",                          \
+                        .arity = 3,                                   \
+                        .infer = infer_derivative,                    \
+                        .cpu = EDF_CPU_KERNEL(op##_grad_kernel),      \
+                        .cuda = EDF_CUDA_KERNEL(op##_grad_kernel),    \
+                        .vjp = vjp_unary_grad<op##_grad, op##_grad2>, \
+                        .inplace = 0,                                 \
+                        .flags = op_elementwise | op_internal};       \
+  const Op op##_grad2 = {.name = #op "_grad2",                        \
+                         .arity = 4,                                  \
+                         .infer = infer_derivative,                   \
+                         .cpu = EDF_CPU_KERNEL(op##_grad2_kernel),    \
+                         .cuda = EDF_CUDA_KERNEL(op##_grad2_kernel),  \
+                         .inplace = 0,                                \
                          .flags = op_elementwise | op_internal | op_no_grad};
 EDF_UNARY_OPS(EDF_DEFINE_UNARY)
 #undef EDF_DEFINE_UNARY

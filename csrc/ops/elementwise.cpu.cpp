@@ -94,9 +94,9 @@ struct Convert<Bool, Bool> {
 
 }  // namespace
 
-#define EDF_DEFINE_UNARY_KERNELS(name, functor)                                         \
-  void name##_kernel(const Launch& launch) { unary<functor>(launch); }                  \
-  void name##_grad_kernel(const Launch& launch) { unary_grad<functor>(launch); }        \
+#define EDF_DEFINE_UNARY_KERNELS(name, functor)                                  \
+  void name##_kernel(const Launch& launch) { unary<functor>(launch); }           \
+  void name##_grad_kernel(const Launch& launch) { unary_grad<functor>(launch); } \
   void name##_grad2_kernel(const Launch& launch) { unary_grad2<functor>(launch); }
 EDF_UNARY_OPS(EDF_DEFINE_UNARY_KERNELS)
 #undef EDF_DEFINE_UNARY_KERNELS

@@ -17,8 +17,8 @@ void infer_gather_rows(Inference& inf) {
   need_index(inf, 1, "index");
   if (table.rank() == 0) inf.shape_error("table has shape (): it must have rows.");
   if (index.rank() + table.rank() - 1 > max_rank)
-    inf.shape_error("table has shape ", table, " and index has shape ", index, ": the result would have more than ",
-                    max_rank, " axes.");
+    inf.shape_error("table has shape ", table, " and index has shape ", index,
+                    ": the result would have more than ", max_rank, " axes.");
   Shape shape = index;
   for (int i = 1; i < table.rank(); ++i) shape.push_back(table[i]);
   inf.out[0] = {inf.in[0].dtype, shape};
@@ -39,7 +39,8 @@ void infer_scatter_add_rows(Inference& inf) {
   bool fits = index.rank() <= g.rank();
   for (int i = 0; fits && i < index.rank(); ++i) fits = g[i] == index[i];
   if (!fits)
-    inf.shape_error("g has shape ", g, " and index has shape ", index, ": the first axes of g must be those of index.");
+    inf.shape_error("g has shape ", g, " and index has shape ", index,
+                    ": the first axes of g must be those of index.");
   Shape shape{inf.attrs.ints[0]};
   for (int i = index.rank(); i < g.rank(); ++i) shape.push_back(g[i]);
   inf.out[0] = {inf.in[0].dtype, shape};

@@ -51,7 +51,9 @@ void scatter_add_rows(const Launch& launch) {
 }
 
 // Entries of an index in each row of x (..., C): one where the index has no last axis of its own.
-std::int64_t entries(const View& index, const View& x) { return index.rank == x.rank ? index.dims[index.rank - 1] : 1; }
+std::int64_t entries(const View& index, const View& x) {
+  return index.rank == x.rank ? index.dims[index.rank - 1] : 1;
+}
 
 template <class T>
 void take_along_last(const Launch& launch) {

@@ -14,21 +14,21 @@ struct alignas(16) Wide {  // what rows are moved in where their size and place 
 template <class Unit, class Index>
 __global__ void __launch_bounds__(block_threads)
     gather_units(const Unit* table, const Index* index, Unit* out, std::int64_t units, std::int64_t width,
-                 std::int64_t rows, Status* status) {
+                 std::int64_t rows, Reporter reporter) {
   const std::int64_t i = thread_number();
   if (i >= units) return;
   const Division at = divide(i, width);
   const std::int64_t row = static_cast<std::int64_t>(index[at.quotient]);
   const bool ok = 0 <= row && row < rows;
-  if (!ok && at.remainder == 0) report(status, Status::index_out_of_range, 1, at.quotient, row, rows);
+  if (!ok && at.remainder == 0) reporter.report(at.quotient, row, rows);
   out[i] = ok ? table[row * width + at.remainder] : Unit{};
 }
 
 template <class Index>
 __global__ void __launch_bounds__(block_threads)
-    check_only(const Index* index, std::int64_t size, std::int64_t bound, Status* status) {
+    check_only(const Index* index, std::int64_t size, std::int64_t bound, Reporter reporter) {
   const std::int64_t i = thread_number();
-  if (i < size) checked(index, i, bound, 1, status);
+  if (i < size) checked(index, i, bound, reporter);
 }
 
 // Rows without elements move nothing, but their index is checked as any other.
@@ -38,7 +38,7 @@ void check_index(const Launch& l, std::int64_t bound) {
   visit_index(index.dtype, [&](auto i) {
     using Index = decltype(i);
     launch(check_only<Index>, blocks_for(index.size, block_threads), block_threads, 0, l.stream,
-           pointer<const Index>(index), index.size, bound, l.status);
+           pointer<const Index>(index), index.size, bound, reporter(l, 1));
   });
 }
 
@@ -49,7 +49,7 @@ void gather(const Launch& l, std::int64_t row_bytes) {
     const std::int64_t width = row_bytes / static_cast<std::int64_t>(sizeof(Unit)), units = width * l.in[1].size;
     launch(gather_units<Unit, Index>, blocks_for(units, block_threads), block_threads, 0, l.stream,
            pointer<const Unit>(l.in[0]), pointer<const Index>(l.in[1]), pointer<Unit>(l.out[0]), units, width,
-           l.in[0].dims[0], l.status);
+           l.in[0].dims[0], reporter(l, 1));
   });
 }
 
@@ -61,7 +61,7 @@ constexpr int lists = block_threads / 32;
 template <class T, class Index>
 __global__ void __launch_bounds__(block_threads)
     scatter_add(const T* g, const Index* index, T* out, std::int64_t count, std::int64_t width, std::int64_t rows,
-                int own, int band, std::int64_t bands, Status* status) {
+                int own, int band, std::int64_t bands, Reporter reporter) {
   EDF_SHARED(std::int32_t, entry, list_size);  // position within the walk's current stretch
   EDF_SHARED(std::int32_t, target, list_size);  // its row, counted from the block's first
   EDF_SHARED(int, found, lists);
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(block_threads)
       const std::int64_t i = start + warp * part + step + lane;
       const std::int64_t row = i < count ? static_cast<std::int64_t>(index[i]) : -1;
       if (blockIdx.x == 0 && i < count && (row < 0 || row >= rows))
-        report(status, Status::index_out_of_range, 1, i, row, rows);
+        reporter.report(i, row, rows);
       const bool mine = row >= first_row && row < rows && row - first_row < own;
       const unsigned votes = __ballot_sync(0xffffffffu, mine);
       if (mine) {
@@ -114,10 +114,10 @@ __global__ void __launch_bounds__(block_threads)
 template <class T, class Index>
 __global__ void __launch_bounds__(block_threads)
     take_along(const T* x, const Index* index, T* out, std::int64_t size, std::int64_t entries, std::int64_t classes,
-               Status* status) {
+               Reporter reporter) {
   const std::int64_t i = thread_number();
   if (i >= size) return;
-  const Checked c = checked(index, i, classes, 1, status);
+  const Checked c = checked(index, i, classes, reporter);
   out[i] = c.ok ? x[divide(i, entries).quotient * classes + c.value] : T(0);
 }
 
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(block_threads)
 template <class T, class Index>
 __global__ void __launch_bounds__(block_threads)
     put_along(const T* g, const Index* index, T* out, std::int64_t size, std::int64_t entries, std::int64_t classes,
-              Status* status) {
+              Reporter reporter) {
   const std::int64_t i = thread_number();
   if (i >= size) return;
   const Division at = divide(i, classes);
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(block_threads)
     const std::int64_t c = static_cast<std::int64_t>(index[n]);
     if (c == at.remainder) sum += g[n];
     if (at.remainder == 0 && (c < 0 || c >= classes))
-      report(status, Status::index_out_of_range, 1, n, c, classes);
+      reporter.report(n, c, classes);
   }
   out[i] = sum;
 }
@@ -169,7 +169,7 @@ void scatter_add_rows_kernel(const Launch& l) {
       using Index = decltype(i);
       launch(scatter_add<T, Index>, blocks_for((rows + own - 1) / own * bands, 1), block_threads, 0, l.stream,
              pointer<const T>(l.in[0]), pointer<const Index>(index), pointer<T>(out), index.size, width, rows, own,
-             band, bands, l.status);
+             band, bands, reporter(l, 1));
     });
   });
 }
@@ -183,7 +183,7 @@ void take_along_last_kernel(const Launch& l) {
       using Index = decltype(i);
       launch(take_along<T, Index>, blocks_for(out.size, block_threads), block_threads, 0, l.stream,
              pointer<const T>(x), pointer<const Index>(index), pointer<T>(out), out.size, entries_of(index, x),
-             x.dims[x.rank - 1], l.status);
+             x.dims[x.rank - 1], reporter(l, 1));
     });
   });
 }
@@ -197,7 +197,7 @@ void put_along_last_kernel(const Launch& l) {
       using Index = decltype(i);
       launch(put_along<T, Index>, blocks_for(out.size, block_threads), block_threads, 0, l.stream,
              pointer<const T>(l.in[0]), pointer<const Index>(index), pointer<T>(out), out.size,
-             entries_of(index, out), out.dims[out.rank - 1], l.status);
+             entries_of(index, out), out.dims[out.rank - 1], reporter(l, 1));
     });
   });
 }

@@ -1,4 +1,5 @@
-// For *.cpu.cpp: reading indices and labels of any integer dtype, and reporting the first that is out of range.
+// For *.cpu.cpp: reading indices and labels of any integer dtype, and reporting the first that is out of
+// range.
 #pragma once
 
 #include "ops/kernel_cpu.h"
@@ -7,9 +8,12 @@ namespace edfcore::EDF_ISA {
 
 inline std::int64_t index_at(const View& view, std::int64_t i) {
   switch (view.dtype) {
-    case DType::i32: return pointer<const std::int32_t>(view)[i];
-    case DType::u8: return pointer<const std::uint8_t>(view)[i];
-    default: return pointer<const std::int64_t>(view)[i];
+    case DType::i32:
+      return pointer<const std::int32_t>(view)[i];
+    case DType::u8:
+      return pointer<const std::uint8_t>(view)[i];
+    default:
+      return pointer<const std::int64_t>(view)[i];
   }
 }
 

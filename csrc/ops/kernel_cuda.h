@@ -164,29 +164,35 @@ __device__ inline Division divide(std::int64_t a, std::int64_t b) {
   return {q, a - q * b};
 }
 
-// The one that wins the exchange fills the rest; whoever synchronises afterwards sees all of it.
-__device__ inline void report(Status* status, Status::Code code, int input, std::int64_t row, std::int64_t value,
-                              std::int64_t bound) {
-  if (atomicCAS(&status->code, static_cast<std::int32_t>(Status::ok), static_cast<std::int32_t>(code)) !=
-      Status::ok)
-    return;
-  status->input = input;
-  status->row = row;
-  status->value = value;
-  status->bound = bound;
-}
+// Where a kernel reports an index of input `input` that is out of range.
+struct Reporter {
+  Status* status;
+  std::int32_t op, input;
 
-// An index, and whether it is in range; one that is not is reported as element `row` of input `input`.
+  // The one that wins the exchange fills the rest; whoever synchronises afterwards sees all of it.
+  __device__ void report(std::int64_t row, std::int64_t value, std::int64_t bound) const {
+    const std::int32_t code = Status::index_out_of_range, none = Status::ok;
+    if (atomicCAS(&status->code, none, code) != none) return;
+    status->op = op;
+    status->input = input;
+    status->row = row;
+    status->value = value;
+    status->bound = bound;
+  }
+};
+
+inline Reporter reporter(const Launch& l, std::int32_t input) { return {l.status, l.op, input}; }
+
 struct Checked {
   std::int64_t value;
   bool ok;
 };
 
 template <class Index>
-__device__ Checked checked(const Index* index, std::int64_t row, std::int64_t bound, int input, Status* status) {
+__device__ Checked checked(const Index* index, std::int64_t row, std::int64_t bound, const Reporter& reporter) {
   const std::int64_t value = static_cast<std::int64_t>(index[row]);
   const bool ok = 0 <= value && value < bound;
-  if (!ok) report(status, Status::index_out_of_range, input, row, value, bound);
+  if (!ok) reporter.report(row, value, bound);
   return {value, ok};
 }
 

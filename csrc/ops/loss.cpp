@@ -1,4 +1,5 @@
-// Records of the log loss, of probabilities and of scores. That of a softmax's output runs as that of its scores.
+// Records of the log loss, of probabilities and of scores. That of a softmax's output runs as that of its
+// scores.
 #include "ops/record.h"
 
 namespace edfcore {

@@ -8,17 +8,17 @@ namespace {
 
 template <class T, class Index>
 __global__ void __launch_bounds__(block_threads)
-    log_loss_rows(const T* p, const Index* labels, T* loss, std::int64_t rows, std::int64_t cols, Status* status) {
+    log_loss_rows(const T* p, const Index* labels, T* loss, std::int64_t rows, std::int64_t cols, Reporter reporter) {
   const std::int64_t row = thread_number();
   if (row >= rows) return;
-  const Checked y = checked(labels, row, cols, 1, status);
+  const Checked y = checked(labels, row, cols, reporter);
   loss[row] = y.ok ? -log_(p[row * cols + y.value]) : T(0);
 }
 
 template <class Shape, class T, class Index>
 __global__ void __launch_bounds__(block_threads) log_loss_scores_rows(const T* s, const Index* labels, T* loss,
                                                                       std::int64_t rows, std::int64_t row_size,
-                                                                      Status* status) {
+                                                                      Reporter reporter) {
   const auto [row, lane] = place_in_rows<Shape>();
   const bool live = row < rows;
   const Columns<Shape> cols = live ? static_cast<Columns<Shape>>(row_size) : 0;
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(block_threads) log_loss_scores_rows(const T* s
     m = max_sum_online<Shape>(s, cols, lane);
   }
   if (!live || lane != 0) return;
-  const Checked y = checked(labels, row, row_size, 1, status);
+  const Checked y = checked(labels, row, row_size, reporter);
   loss[row] = y.ok ? (m.max - s[y.value]) + log_(m.sum) : T(0);
 }
 
@@ -44,13 +44,13 @@ __device__ T loss_gradient(T p, bool at_label, T g) {
 template <class Shape, class T, class Index>
 __global__ void __launch_bounds__(block_threads)
     log_loss_scores_grad_rows(const T* g, const T* s, const Index* labels, T* out, std::int64_t rows,
-                              std::int64_t row_size, Status* status) {
+                              std::int64_t row_size, Reporter reporter) {
   const auto [row, lane] = place_in_rows<Shape>();
   const bool live = row < rows;
   const Columns<Shape> cols = live ? static_cast<Columns<Shape>>(row_size) : 0;
   const T scale = live ? g[row] : T(0);
   const std::int64_t label = live ? static_cast<std::int64_t>(labels[row]) : 0;
-  if (live && lane == 0) checked(labels, row, row_size, 2, status);
+  if (live && lane == 0) checked(labels, row, row_size, reporter);
   s += row * row_size;
   out += row * row_size;
   if constexpr (Shape::n > 0) {
@@ -80,7 +80,7 @@ void log_loss_kernel(const Launch& l) {
     visit_index(l.in[1].dtype, [&](auto i) {
       using Index = decltype(i);
       launch(log_loss_rows<T, Index>, blocks_for(rows, block_threads), block_threads, 0, l.stream,
-             pointer<const T>(l.in[0]), pointer<const Index>(l.in[1]), pointer<T>(l.out[0]), rows, cols, l.status);
+             pointer<const T>(l.in[0]), pointer<const Index>(l.in[1]), pointer<T>(l.out[0]), rows, cols, reporter(l, 1));
     });
   });
 }
@@ -95,8 +95,7 @@ void log_loss_scores_kernel(const Launch& l) {
       visit_row_shape(cols, [&](auto shape) {
         using Shape = decltype(shape);
         launch(log_loss_scores_rows<Shape, T, Index>, blocks_for(rows, Shape::per_block), block_threads, 0,
-               l.stream, pointer<const T>(l.in[0]), pointer<const Index>(l.in[1]), pointer<T>(l.out[0]), rows, cols,
-               l.status);
+               l.stream, pointer<const T>(l.in[0]), pointer<const Index>(l.in[1]), pointer<T>(l.out[0]), rows, cols, reporter(l, 1));
       });
     });
   });
@@ -113,7 +112,7 @@ void log_loss_scores_grad_kernel(const Launch& l) {
         using Shape = decltype(shape);
         launch(log_loss_scores_grad_rows<Shape, T, Index>, blocks_for(rows, Shape::per_block), block_threads, 0,
                l.stream, pointer<const T>(l.in[0]), pointer<const T>(l.in[1]), pointer<const Index>(l.in[2]),
-               pointer<T>(l.out[0]), rows, cols, l.status);
+               pointer<T>(l.out[0]), rows, cols, reporter(l, 2));
       });
     });
   });

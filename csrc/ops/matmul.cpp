@@ -32,7 +32,8 @@ Value product(Builder& b, Value left, bool trans_left, Value right, bool trans_r
   return emit(b, matmul, {left, right}, attrs);
 }
 
-// With A' and B' as they enter the product, A' gets g B'^T and B' gets A'^T g; a transposed input gets the transpose.
+// With A' and B' as they enter the product, A' gets g B'^T and B' gets A'^T g; a transposed input gets the
+// transpose.
 void vjp_matmul(Builder& b, const VjpArgs& args) {
   const Value g = args.grads[0], left = args.inputs[0], right = args.inputs[1];
   const bool ta = args.attrs.trans_a, tb = args.attrs.trans_b;
@@ -62,7 +63,8 @@ void vjp_affine(Builder& b, const VjpArgs& args) {
   if (args.wanted[2]) args.result[2] = sum_to_shape(b, g, args.inputs[2].spec->shape);
 }
 
-// On the CPU: the right operand in panels and the left one in strips, rounded up to those of any instruction set.
+// On the CPU: the right operand in panels and the left one in strips, rounded up to those of any instruction
+// set.
 std::int64_t scratch_matmul(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
                             DeviceType device) {
   const std::int64_t rows = out[0].shape[0], columns = out[0].shape[1];

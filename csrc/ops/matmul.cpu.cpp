@@ -1,5 +1,6 @@
-// CPU kernels of matmul and affine: register tiles over panels of the right operand. Every element of the result is one
-// chain of multiply-adds in the order of k, whatever its tile, so it does not depend on tiling or threads.
+// CPU kernels of matmul and affine: register tiles over panels of the right operand. Every element of the
+// result is one chain of multiply-adds in the order of k, whatever its tile, so it does not depend on tiling
+// or threads.
 #include "ops/simd_cpu.h"
 
 namespace edfcore::EDF_ISA {
@@ -14,11 +15,11 @@ constexpr int tile_rows = 6;
 constexpr int tile_rows = 4;
 #endif
 constexpr int tile_vectors = 2;
-constexpr std::int64_t depth_block = 1024;      // of k: a panel's share stays in the second-level cache
+constexpr std::int64_t depth_block = 1024;  // of k: a panel's share stays in the second-level cache
 constexpr std::int64_t block_strips = 4;
-constexpr std::int64_t chunk_work = 1 << 18;    // multiply-adds in a chunk, at least
-constexpr std::int64_t unpacked_rows = 96;      // fewer rows do not repay the copying of the right operand
-constexpr std::int64_t unpacked_columns = 96;   // fewer columns do not repay that of the left one
+constexpr std::int64_t chunk_work = 1 << 18;   // multiply-adds in a chunk, at least
+constexpr std::int64_t unpacked_rows = 96;     // fewer rows do not repay the copying of the right operand
+constexpr std::int64_t unpacked_columns = 96;  // fewer columns do not repay that of the left one
 
 template <class T>
 constexpr std::int64_t panel_width = tile_vectors * lanes<T>;
@@ -36,7 +37,9 @@ struct Product {
 
   std::int64_t panels() const { return ceil_div(columns, panel_width<T>); }
   std::int64_t strips() const { return ceil_div(rows, tile_rows); }
-  std::int64_t width(std::int64_t panel) const { return smaller(panel_width<T>, columns - panel * panel_width<T>); }
+  std::int64_t width(std::int64_t panel) const {
+    return smaller(panel_width<T>, columns - panel * panel_width<T>);
+  }
   std::int64_t height(std::int64_t strip) const { return smaller(tile_rows, rows - strip * tile_rows); }
   T* right_panel(std::int64_t panel) const { return right + panel * panel_width<T> * depth; }
   T* left_strip(std::int64_t strip) const { return left + strip * tile_rows * depth; }
@@ -45,9 +48,11 @@ struct Product {
   bool packs_right(std::int64_t panel) const {
     return trans_b || width(panel) < panel_width<T> || rows > unpacked_rows;
   }
-  // So can the rows of a, unless they lie a multiple of a large power of two apart, and compete for the same cache lines.
+  // So can the rows of a, unless they lie a multiple of a large power of two apart, and compete for the same
+  // cache lines.
   bool packs_left() const {
-    return columns > unpacked_columns && (trans_a || depth * static_cast<std::int64_t>(sizeof(T)) % 1024 == 0);
+    return columns > unpacked_columns &&
+           (trans_a || depth * static_cast<std::int64_t>(sizeof(T)) % 1024 == 0);
   }
 };
 
@@ -115,9 +120,11 @@ void pack_columns(const T* b, std::int64_t b_step, std::int64_t width, std::int6
   for (std::int64_t j = 0; j < width; j += n)
     for (std::int64_t k = 0; k < depth; k += n) {
       Vector<T> square[n] = {};
-      for (std::int64_t l = 0; l < n && j + l < width; ++l) square[l] = load_first(b + (j + l) * b_step + k, depth - k);
+      for (std::int64_t l = 0; l < n && j + l < width; ++l)
+        square[l] = load_first(b + (j + l) * b_step + k, depth - k);
       transpose_square<T>(square);
-      for (std::int64_t l = 0; l < n && k + l < depth; ++l) store(to + (k + l) * panel_width<T> + j, square[l]);
+      for (std::int64_t l = 0; l < n && k + l < depth; ++l)
+        store(to + (k + l) * panel_width<T> + j, square[l]);
     }
 }
 
@@ -143,14 +150,16 @@ void pack_left(const Product<T>& p, std::int64_t strip) {
 template <class T>
 void pack(const Product<T>& p) {
   const std::int64_t in_chunk = chunk_work / 8;  // a copy costs more than a multiply-add
-  parallel_ranges(p.panels(), in_chunk / (p.depth * panel_width<T> + 1), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t panel = begin; panel < end; ++panel)
-      if (p.packs_right(panel)) pack_right(p, panel);
-  });
+  parallel_ranges(p.panels(), in_chunk / (p.depth * panel_width<T> + 1),
+                  [&](std::int64_t begin, std::int64_t end) {
+                    for (std::int64_t panel = begin; panel < end; ++panel)
+                      if (p.packs_right(panel)) pack_right(p, panel);
+                  });
   if (!p.packs_left()) return;
-  parallel_ranges(p.strips(), in_chunk / (p.depth * tile_rows + 1), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t strip = begin; strip < end; ++strip) pack_left(p, strip);
-  });
+  parallel_ranges(p.strips(), in_chunk / (p.depth * tile_rows + 1),
+                  [&](std::int64_t begin, std::int64_t end) {
+                    for (std::int64_t strip = begin; strip < end; ++strip) pack_left(p, strip);
+                  });
 }
 
 // Strips [s0, s1) by panels [p0, p1).
@@ -171,7 +180,8 @@ void multiply_block(const Product<T>& p, std::int64_t s0, std::int64_t s1, std::
 }
 
 template <class T>
-void add_bias(const Product<T>& p, const T* bias, std::int64_t i0, std::int64_t i1, std::int64_t j0, std::int64_t j1) {
+void add_bias(const Product<T>& p, const T* bias, std::int64_t i0, std::int64_t i1, std::int64_t j0,
+              std::int64_t j1) {
   for (std::int64_t i = i0; i < i1; ++i) {
     T* row = p.c + i * p.columns;
     EDF_INDEPENDENT
@@ -184,7 +194,8 @@ template <class T>
 void multiply(const Product<T>& p, const T* bias) {
   if (p.rows == 0 || p.columns == 0) return;
   pack(p);
-  const std::int64_t panels = p.panels(), strips = p.strips(), tile_work = p.depth * panel_width<T> * tile_rows + 1;
+  const std::int64_t panels = p.panels(), strips = p.strips(),
+                     tile_work = p.depth * panel_width<T> * tile_rows + 1;
   const std::int64_t group = smaller(panels, ceil_div(chunk_work, smaller(block_strips, strips) * tile_work));
   const std::int64_t block = block_strips * ceil_div(chunk_work, block_strips * group * tile_work);
   const std::int64_t groups = ceil_div(panels, group), blocks = ceil_div(strips, block);
@@ -201,8 +212,16 @@ void multiply(const Product<T>& p, const T* bias) {
 template <class T>
 void launch_product(const Launch& launch, bool trans_a, bool trans_b, const T* bias) {
   const View &a = launch.in[0], &b = launch.in[1], &c = launch.out[0];
-  Product<T> p = {c.dims[0], c.dims[1], a.dims[trans_a ? 0 : 1], pointer<const T>(a), pointer<const T>(b),
-                  trans_a, trans_b, pointer<T>(c), static_cast<T*>(launch.scratch), nullptr};
+  Product<T> p = {c.dims[0],
+                  c.dims[1],
+                  a.dims[trans_a ? 0 : 1],
+                  pointer<const T>(a),
+                  pointer<const T>(b),
+                  trans_a,
+                  trans_b,
+                  pointer<T>(c),
+                  static_cast<T*>(launch.scratch),
+                  nullptr};
   p.left = p.right_panel(p.panels());
   multiply(p, bias);
 }

@@ -1,4 +1,5 @@
-// For the record files (ops/*.cpp): the checks that `infer` functions share and the short forms that vjps are written in.
+// For the record files (ops/*.cpp): the checks that `infer` functions share and the short forms that vjps are
+// written in.
 #pragma once
 
 #include <initializer_list>

@@ -145,7 +145,8 @@ void vjp_broadcast_to(Builder& b, const VjpArgs& args) {
 }
 
 // On the CPU: partial results, at most 64 for each of at most 64 outputs (reduce.cpu.cpp splits no others).
-std::int64_t scratch_reduce(std::span<const Spec> in, std::span<const Spec> out, const Attrs&, DeviceType device) {
+std::int64_t scratch_reduce(std::span<const Spec> in, std::span<const Spec> out, const Attrs&,
+                            DeviceType device) {
   if (device == DeviceType::cuda) return cuda::reduce_scratch(in[0].shape.size(), out[0].shape.size());
   return 64 * 64 * 8;
 }

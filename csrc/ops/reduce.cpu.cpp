@@ -6,16 +6,18 @@ namespace edfcore::EDF_ISA {
 
 namespace {
 
-constexpr std::int64_t work = 32768;    // elements that one chunk reads, about
-constexpr std::int64_t segment = 64;    // outputs that are accumulated side by side
-constexpr std::int64_t block = 4096;    // terms of a contiguous run that are folded at once
-constexpr std::int64_t max_splits = 64;  // of the terms of one output; scratch_reduce in reduce.cpp knows both
+constexpr std::int64_t work = 32768;  // elements that one chunk reads, about
+constexpr std::int64_t segment = 64;  // outputs that are accumulated side by side
+constexpr std::int64_t block = 4096;  // terms of a contiguous run that are folded at once
+constexpr std::int64_t max_splits =
+    64;  // of the terms of one output; scratch_reduce in reduce.cpp knows both
 
 std::int64_t at_least_one(std::int64_t n) { return n < 1 ? 1 : n; }
 std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// The input's axes in two groups: walking `kept` goes over the outputs in order, walking `reduced` over the terms of one.
+// The input's axes in two groups: walking `kept` goes over the outputs in order, walking `reduced` over the
+// terms of one.
 struct Reduction {
   Loops<1> kept, reduced;
 
@@ -49,14 +51,16 @@ Acc reduce_runs(const Reduction& r, const T* x, std::int64_t u0, std::int64_t u1
   for (std::int64_t u = u0; u < u1; ++u) {
     const std::int64_t run = u / r.run_blocks(), first = (u - run * r.run_blocks()) * block;
     const T* terms = x + r.reduced.offset(0, run, r.reduced.rank - 1) + first;
-    acc = Fold::join(acc, fold<Fold, T>(smaller(block, r.reduced.inner() - first), [=](std::int64_t i) { return terms[i]; }));
+    acc = Fold::join(acc, fold<Fold, T>(smaller(block, r.reduced.inner() - first),
+                                        [=](std::int64_t i) { return terms[i]; }));
   }
   return acc;
 }
 
 // `count` outputs side by side, their units [u0, u1).
 template <class Fold, class T, class Acc>
-void reduce_columns(const Reduction& r, const T* x, std::int64_t count, std::int64_t u0, std::int64_t u1, Acc* acc) {
+void reduce_columns(const Reduction& r, const T* x, std::int64_t count, std::int64_t u0, std::int64_t u1,
+                    Acc* acc) {
   for (std::int64_t j = 0; j < count; ++j) acc[j] = Fold::template start<T>();
   for (std::int64_t u = u0; u < u1; ++u) {
     const T* terms = x + r.reduced.offset(0, u);
@@ -71,7 +75,8 @@ void reduce_range(const Reduction& r, const T* x, std::int64_t begin, std::int64
                   std::int64_t u1, const Put& put) {
   using Acc = typename Fold::template Acc<T>;
   if (r.runs()) {
-    for (std::int64_t i = begin; i < end; ++i) put(i, reduce_runs<Fold, T, Acc>(r, x + r.kept.offset(0, i), u0, u1));
+    for (std::int64_t i = begin; i < end; ++i)
+      put(i, reduce_runs<Fold, T, Acc>(r, x + r.kept.offset(0, i), u0, u1));
     return;
   }
   r.kept.rows(begin, end, [&](std::int64_t first, std::int64_t count, const std::int64_t* offset) {
@@ -84,10 +89,11 @@ void reduce_range(const Reduction& r, const T* x, std::int64_t begin, std::int64
   });
 }
 
-// Few outputs with many terms: each chunk folds a part of the terms into scratch; the parts are joined in order.
+// Few outputs with many terms: each chunk folds a part of the terms into scratch; the parts are joined in
+// order.
 template <class Fold, class T, class Put>
-void reduce_split(const Launch& launch, const Reduction& r, const T* x, std::int64_t outputs, std::int64_t splits,
-                  const Put& put) {
+void reduce_split(const Launch& launch, const Reduction& r, const T* x, std::int64_t outputs,
+                  std::int64_t splits, const Put& put) {
   using Acc = typename Fold::template Acc<T>;
   Acc* parts = static_cast<Acc*>(launch.scratch);
   const std::int64_t units = r.units();
@@ -111,9 +117,9 @@ void reduce(const Launch& launch, const bool* is_reduced, const Put& put) {
   const std::int64_t splits = smaller(smaller(ceil_div(outputs * terms, work), max_splits), units);
   if (outputs < segment && splits > 1) return reduce_split<Fold>(launch, r, x, outputs, splits, put);
   const std::int64_t grain = at_least_one(work / at_least_one(terms));
-  parallel_ranges(outputs, r.runs() ? grain : ceil_div(grain, segment) * segment, [&](std::int64_t begin, std::int64_t end) {
-    reduce_range<Fold>(r, x, begin, end, 0, units, put);
-  });
+  parallel_ranges(
+      outputs, r.runs() ? grain : ceil_div(grain, segment) * segment,
+      [&](std::int64_t begin, std::int64_t end) { reduce_range<Fold>(r, x, begin, end, 0, units, put); });
 }
 
 void mark_axes(const Attrs& attrs, bool* is_reduced) {
@@ -149,11 +155,13 @@ void mean_kernel(const Launch& launch) {
   bool is_reduced[max_loops] = {};
   mark_axes(*launch.attrs, is_reduced);
   double n = 1;
-  for (int i = 0; i < launch.attrs->n_ints; ++i) n *= static_cast<double>(launch.in[0].dims[launch.attrs->ints[i]]);
+  for (int i = 0; i < launch.attrs->n_ints; ++i)
+    n *= static_cast<double>(launch.in[0].dims[launch.attrs->ints[i]]);
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
     T* y = pointer<T>(launch.out[0]);
-    reduce<SumFold, T>(launch, is_reduced, [=](std::int64_t i, double acc) { y[i] = static_cast<T>(acc / n); });
+    reduce<SumFold, T>(launch, is_reduced,
+                       [=](std::int64_t i, double acc) { y[i] = static_cast<T>(acc / n); });
   });
 }
 
@@ -176,12 +184,13 @@ void max_mask_kernel(const Launch& launch) {
     using T = decltype(zero);
     const T* x = pointer<const T>(launch.in[0]);
     T* mask = pointer<T>(launch.out[0]);
-    parallel_ranges(r.kept.size(), at_least_one(work / r.reduced.size()), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t first = r.kept.offset(0, i);
-        mask_group(r.reduced, x + first, mask + first);
-      }
-    });
+    parallel_ranges(r.kept.size(), at_least_one(work / r.reduced.size()),
+                    [&](std::int64_t begin, std::int64_t end) {
+                      for (std::int64_t i = begin; i < end; ++i) {
+                        const std::int64_t first = r.kept.offset(0, i);
+                        mask_group(r.reduced, x + first, mask + first);
+                      }
+                    });
   });
 }
 
@@ -203,7 +212,8 @@ void broadcast_to_kernel(const Launch& launch) {
   if (launch.out[0].size == 0) return;
   visit_bits(launch.out[0].dtype, [&](auto bits) {
     using T = decltype(bits);
-    copy_strided(broadcast_loops<1>(launch.out[0], launch.in), pointer<const T>(launch.in[0]), pointer<T>(launch.out[0]));
+    copy_strided(broadcast_loops<1>(launch.out[0], launch.in), pointer<const T>(launch.in[0]),
+                 pointer<T>(launch.out[0]));
   });
 }
 

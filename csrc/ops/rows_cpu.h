@@ -5,7 +5,8 @@
 
 namespace edfcore::EDF_ISA {
 
-// Sums are taken in double: float32 results come out correctly rounded but for rare cases, at the speed of memory.
+// Sums are taken in double: float32 results come out correctly rounded but for rare cases, at the speed of
+// memory.
 struct SumFold {
   template <class T>
   using Acc = double;
@@ -27,13 +28,29 @@ struct MaxFold {
     return (b > a) | (b != b) ? b : a;
   }
 };
-template <> inline float MaxFold::start<float>() { return -__builtin_inff(); }
-template <> inline double MaxFold::start<double>() { return -__builtin_inf(); }
-template <> inline std::int32_t MaxFold::start<std::int32_t>() { return INT32_MIN; }
-template <> inline std::int64_t MaxFold::start<std::int64_t>() { return INT64_MIN; }
-template <> inline std::uint8_t MaxFold::start<std::uint8_t>() { return 0; }
+template <>
+inline float MaxFold::start<float>() {
+  return -__builtin_inff();
+}
+template <>
+inline double MaxFold::start<double>() {
+  return -__builtin_inf();
+}
+template <>
+inline std::int32_t MaxFold::start<std::int32_t>() {
+  return INT32_MIN;
+}
+template <>
+inline std::int64_t MaxFold::start<std::int64_t>() {
+  return INT64_MIN;
+}
+template <>
+inline std::uint8_t MaxFold::start<std::uint8_t>() {
+  return 0;
+}
 
-// Folds term(0) .. term(n - 1) with `lanes` accumulators, so that the compiler can use vectors, joined in a tree.
+// Folds term(0) .. term(n - 1) with `lanes` accumulators, so that the compiler can use vectors, joined in a
+// tree.
 template <class Fold, class T, class Term>
 typename Fold::template Acc<T> fold(std::int64_t n, const Term& term) {
   using Acc = typename Fold::template Acc<T>;

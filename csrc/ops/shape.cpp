@@ -28,12 +28,14 @@ void infer_reshape(Inference& inf) {
     }
   }
   if (open >= 0) {
-    if (known == 0) inf.shape_error("shape ", asked, " leaves open what -1 stands for, since another axis is 0.");
+    if (known == 0)
+      inf.shape_error("shape ", asked, " leaves open what -1 stands for, since another axis is 0.");
     attrs.ints[open] = x.size() / known;
     known *= attrs.ints[open];
   }
   if (known != x.size())
-    inf.shape_error("x has shape ", x, " and so ", x.size(), " elements, which do not fill shape ", asked, ".");
+    inf.shape_error("x has shape ", x, " and so ", x.size(), " elements, which do not fill shape ", asked,
+                    ".");
   inf.out[0] = {inf.in[0].dtype, shape_of(attrs)};
 }
 
@@ -50,7 +52,8 @@ void infer_transpose(Inference& inf) {
     for (int i = 0; i < rank; ++i) attrs.ints[i] = rank - 1 - i;
   }
   if (attrs.n_ints != rank)
-    inf.shape_error("x has shape ", x, ": a permutation of its axes names ", rank, ", not ", attrs.n_ints, ".");
+    inf.shape_error("x has shape ", x, ": a permutation of its axes names ", rank, ", not ", attrs.n_ints,
+                    ".");
   bool seen[max_rank] = {};
   Shape shape;
   for (int i = 0; i < rank; ++i) {

@@ -32,7 +32,8 @@ Loops<1> permuted_loops(const Launch& launch) {
   return loops;
 }
 
-// A plane of `rows` by `columns`: y[r * y_step + c] = x[r + c * x_step], in tiles, so that both sides use whole lines.
+// A plane of `rows` by `columns`: y[r * y_step + c] = x[r + c * x_step], in tiles, so that both sides use
+// whole lines.
 template <class T>
 void transpose_plane(const T* x, std::int64_t x_step, T* __restrict y, std::int64_t y_step, std::int64_t rows,
                      std::int64_t columns) {

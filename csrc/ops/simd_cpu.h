@@ -1,4 +1,5 @@
-// For *.cpu.cpp: the vector type of the instruction set and its fused multiply-add, by the compiler's own vectors.
+// For *.cpu.cpp: the vector type of the instruction set and its fused multiply-add, by the compiler's own
+// vectors.
 #pragma once
 
 #if defined(__AVX512F__) || defined(__FMA__)
@@ -41,11 +42,19 @@ inline constexpr int lanes = vector_bytes / static_cast<int>(sizeof(T));
 
 // a * b + c: fused, hence rounded once, where the instruction set has it.
 #if defined(__AVX512F__)
-inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return _mm512_fmadd_ps(a, b, c); }
-inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) { return _mm512_fmadd_pd(a, b, c); }
+inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) {
+  return _mm512_fmadd_ps(a, b, c);
+}
+inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) {
+  return _mm512_fmadd_pd(a, b, c);
+}
 #elif defined(__FMA__)
-inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return _mm256_fmadd_ps(a, b, c); }
-inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) { return _mm256_fmadd_pd(a, b, c); }
+inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) {
+  return _mm256_fmadd_ps(a, b, c);
+}
+inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) {
+  return _mm256_fmadd_pd(a, b, c);
+}
 #else
 inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return a * b + c; }
 inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) { return a * b + c; }
@@ -97,7 +106,8 @@ void transpose_square(Vector<T> (&rows)[lanes<T>]) {
   for (int width = 1; width < n; width *= 2) {
     Vector<T> mixed[n];
     for (int i = 0; i < n / 2; ++i)
-      for (int half = 0; half < 2; ++half) mixed[2 * i + half] = interleave(rows[i], rows[i + n / 2], indices, half);
+      for (int half = 0; half < 2; ++half)
+        mixed[2 * i + half] = interleave(rows[i], rows[i + n / 2], indices, half);
     for (int i = 0; i < n; ++i) rows[i] = mixed[i];
   }
 }

@@ -8,7 +8,8 @@ void softmax_kernel(const Launch& launch) {
     using T = decltype(zero);
     const T* x = pointer<const T>(launch.in[0]);
     T* p = pointer<T>(launch.out[0]);
-    softmax_rows(launch.in[0], [=](std::int64_t first, std::int64_t n) { softmax_row(x + first, p + first, n); });
+    softmax_rows(launch.in[0],
+                 [=](std::int64_t first, std::int64_t n) { softmax_row(x + first, p + first, n); });
   });
 }
 

@@ -1,5 +1,5 @@
-// For *.cpu.cpp: nested loops over operands with strides. Axes of size one are dropped and neighbours merged, so that
-// equal shapes, a scalar operand or a row vector all become long rows without special cases.
+// For *.cpu.cpp: nested loops over operands with strides. Axes of size one are dropped and neighbours merged,
+// so that equal shapes, a scalar operand or a row vector all become long rows without special cases.
 #pragma once
 
 #include "ops/kernel_cpu.h"
@@ -90,12 +90,16 @@ template <class Body>
 void visit_bits(DType dtype, const Body& body) {
   switch (dtype) {
     case DType::f64:
-    case DType::i64: return body(std::uint64_t{});
+    case DType::i64:
+      return body(std::uint64_t{});
     case DType::f32:
-    case DType::i32: return body(std::uint32_t{});
+    case DType::i32:
+      return body(std::uint32_t{});
     case DType::bf16:
-    case DType::f16: return body(std::uint16_t{});
-    default: return body(std::uint8_t{});
+    case DType::f16:
+      return body(std::uint16_t{});
+    default:
+      return body(std::uint8_t{});
   }
 }
 

@@ -131,10 +131,24 @@ def node_class(function: OpFunction[...], name: str | None = None) -> type[OpNod
     """Make the EDF node class of an op: LogLoss from log_loss, with the inputs as attributes under their names."""
     name = name or "".join(part.capitalize() for part in function.__name__.split("_"))
     members: dict[str, Any] = {"function": function, "__doc__": function.__doc__, "__module__": "edfcore"}
-    code = function.describe.__code__
-    for i, argument in enumerate(code.co_varnames[: max(function.record.arity, 0)]):
+    code, arity = function.describe.__code__, function.record.arity
+    for i, argument in enumerate(code.co_varnames[: max(arity, 0)]):
         members[argument] = property(lambda self, i=i: self.inputs[i])
+    if code.co_argcount == arity == 1:
+        members["__init__"] = _unary_init(function.record)
     return type(name, (OpNode,), members)
+
+
+def _unary_init(record: _core.Op) -> Any:
+    """Make the constructor of the commonest nodes: what OpNode's does, without packing and unpacking arguments."""
+    make = _core.Node.__init__
+
+    def __init__(self: OpNode, x: Any) -> None:
+        self.inputs = inputs = (x,)
+        make(self, record, inputs)
+        _face.CompNodes.append(self)
+
+    return __init__
 
 
 NODE_CLASSES: dict[str, type[OpNode]] = {

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edfcore import _core, ops
 from edfcore._core import Tensor
+from edfcore._describe import Operand
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import DTypeLike, NDArray
 
 __all__ = ["Tensor", "no_grad", "tensor"]
 
@@ -24,59 +29,112 @@ def no_grad() -> Iterator[None]:
         _core.set_grad_enabled(before)
 
 
-def _reflected(function: Any) -> Any:
-    return lambda self, other: function(other, self)
+class _Members(Tensor):
+    """What Tensor has beside what the engine gives it; moved over below, so nobody makes one of these."""
+
+    __array_priority__ = 1000
+    __array_ufunc__ = None  # NumPy leaves `array + tensor` to __radd__
+
+    def __add__(self, other: Operand) -> Tensor:
+        return ops.add(self, other)
+
+    def __radd__(self, other: Operand) -> Tensor:
+        return ops.add(other, self)
+
+    def __sub__(self, other: Operand) -> Tensor:
+        return ops.sub(self, other)
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return ops.sub(other, self)
+
+    def __mul__(self, other: Operand) -> Tensor:
+        return ops.mul(self, other)
+
+    def __rmul__(self, other: Operand) -> Tensor:
+        return ops.mul(other, self)
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return ops.div(self, other)
+
+    def __rtruediv__(self, other: Operand) -> Tensor:
+        return ops.div(other, self)
+
+    def __matmul__(self, other: Operand) -> Tensor:
+        return ops.matmul(self, other)
+
+    def __neg__(self) -> Tensor:
+        return ops.neg(self)
+
+    def sum(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+        """Sum over the given axes, all of them by default."""
+        return ops.sum(self, axis, keepdims)
+
+    def mean(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+        """Mean over the given axes, all of them by default."""
+        return ops.mean(self, axis, keepdims)
+
+    def max(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+        """Maximum over the given axes, all of them by default."""
+        return ops.max(self, axis, keepdims)
+
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+        """The same elements under another shape, given as sizes or as one sequence of them."""
+        sizes: Any = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        return ops.reshape(self, sizes)
+
+    def transpose(self, axes: Sequence[int] | None = None) -> Tensor:
+        """Axis i of the result is axis axes[i] of this tensor; reversed by default."""
+        return ops.transpose(self, axes)
+
+    @property
+    def T(self) -> Tensor:
+        """The axes reversed."""
+        return ops.transpose(self)
+
+    def astype(self, dtype: DTypeLike) -> Tensor:
+        """The elements converted to another dtype."""
+        return ops.cast(self, dtype)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(self.numpy().size)
+
+    def item(self) -> Any:
+        """The only element as a Python number."""
+        return self.numpy().item()
+
+    def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> NDArray[Any]:
+        values = self.numpy()
+        if dtype is not None and values.dtype != dtype:
+            return values.astype(dtype)
+        return values.copy() if copy else values
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a 0-d tensor")
+        return int(self.shape[0])
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __repr__(self) -> str:
+        grad = ", requires_grad=True" if self.requires_grad else ""
+        device = "" if self.device == "cpu" else f", device={self.device!r}"
+        return f"Tensor({self.numpy()!s}, dtype={self.dtype}{device}{grad})"
 
 
-def _array(self: Tensor, dtype: Any = None, copy: bool | None = None) -> Any:
-    values = self.numpy()
-    if dtype is not None and values.dtype != dtype:
-        return values.astype(dtype)
-    return values.copy() if copy else values
-
-
-def _repr(self: Tensor) -> str:
-    grad = ", requires_grad=True" if self.requires_grad else ""
-    device = "" if self.device == "cpu" else f", device={self.device!r}"
-    return f"Tensor({self.numpy()!s}, dtype={self.dtype}{device}{grad})"
-
-
-def _len(self: Tensor) -> int:
-    if not self.shape:
-        raise TypeError("len() of a 0-d tensor")
-    return int(self.shape[0])
-
-
-_OPERATORS: dict[str, Any] = {
-    "__add__": ops.add,
-    "__radd__": _reflected(ops.add),
-    "__sub__": ops.sub,
-    "__rsub__": _reflected(ops.sub),
-    "__mul__": ops.mul,
-    "__rmul__": _reflected(ops.mul),
-    "__truediv__": ops.div,
-    "__rtruediv__": _reflected(ops.div),
-    "__neg__": ops.neg,
-    "__matmul__": ops.matmul,
-    "sum": ops.sum,
-    "mean": ops.mean,
-    "max": ops.max,
-    "reshape": lambda self, *shape: ops.reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape),
-    "transpose": ops.transpose,
-    "T": property(ops.transpose),
-    "astype": ops.cast,
-    "item": lambda self: self.numpy().item(),
-    "ndim": property(lambda self: len(self.shape)),
-    "size": property(lambda self: int(self.numpy().size)),
-    "__array__": _array,
-    "__array_priority__": 1000,
-    "__array_ufunc__": None,
-    "__len__": _len,
-    "__repr__": _repr,
-    "__float__": lambda self: float(self.numpy().item()),
-    "__int__": lambda self: int(self.numpy().item()),
-    "__bool__": lambda self: bool(self.numpy().item()),
-}
-for _name, _member in _OPERATORS.items():
-    # An OpFunction is no plain function, so it needs a wrapper to become a method.
-    setattr(Tensor, _name, _member if not hasattr(_member, "record") else (lambda f: lambda self, *a, **k: f(self, *a, **k))(_member))
+for _name, _member in vars(_Members).items():
+    if callable(_member) or isinstance(_member, property) or _name.startswith("__array_"):
+        setattr(Tensor, _name, _member)

@@ -1,0 +1,220 @@
+"""Types of the compiled module. Written by tools/stub.py: do not edit."""
+
+from __future__ import annotations
+
+import typing
+
+import numpy as np
+from edfcore._describe import Operand
+from numpy.typing import DTypeLike, NDArray
+
+class Op:
+    """
+    The record of one op.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def arity(self) -> int: ...
+    @property
+    def has_cuda(self) -> bool: ...
+    @property
+    def has_vjp(self) -> bool: ...
+    @property
+    def internal(self) -> bool: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def no_grad(self) -> bool: ...
+
+class Attrs:
+    """
+    What an op is asked for beside its inputs.
+    """
+    def __init__(
+        self,
+        ints: typing.Sequence[int] | None = None,
+        *,
+        keepdims: bool = False,
+        trans_a: bool = False,
+        trans_b: bool = False,
+        dtype: DTypeLike | None = None,
+        scalar: float = 0.0,
+    ) -> None: ...
+
+class Node:
+    """
+    A node of a recorded graph.
+    """
+    @typing.overload
+    def __init__(self, op: Op, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None) -> None: ...
+    @typing.overload
+    def __init__(self, *, parameter: bool, value: typing.Any = None) -> None: ...
+    def addgrad(self, delta: typing.Any) -> None: ...
+    def backward(self) -> None: ...
+    def forward(self) -> None: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> np.dtype[typing.Any]: ...
+    @property
+    def grad(self) -> NDArray[typing.Any]: ...
+    @grad.setter
+    def grad(self, arg1: typing.Any) -> None: ...
+    @property
+    def has_value(self) -> bool: ...
+    @property
+    def made_at(self) -> str: ...
+    @property
+    def op_name(self) -> str: ...
+    @property
+    def serial(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def value(self) -> NDArray[typing.Any]: ...
+    @value.setter
+    def value(self, arg1: typing.Any) -> None: ...
+
+class Tensor(Node):
+    """
+    A dense array on one device that remembers what it was computed from.
+
+    Ops on tensors run at once. `backward()` then gives every tensor with `requires_grad` its `.grad`.
+    """
+
+    __array_priority__: typing.ClassVar[int] = 1000
+    __array_ufunc__ = None
+    grad: Tensor | None  # type: ignore[assignment]
+    requires_grad: bool
+    def __add__(self, other: Operand) -> Tensor: ...
+    def __array__(
+        self, dtype: np.dtype[typing.Any] | None = None, copy: bool | None = None
+    ) -> NDArray[typing.Any]: ...
+    def __bool__(self) -> bool: ...
+    def __float__(self) -> float: ...
+    def __init__(
+        self,
+        data: typing.Any,
+        dtype: DTypeLike | None = None,
+        *,
+        device: str | None = None,
+        requires_grad: bool = False,
+    ) -> None: ...
+    def __int__(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __matmul__(self, other: Operand) -> Tensor: ...
+    def __mul__(self, other: Operand) -> Tensor: ...
+    def __neg__(self) -> Tensor: ...
+    def __radd__(self, other: Operand) -> Tensor: ...
+    def __repr__(self) -> str: ...
+    def __rmul__(self, other: Operand) -> Tensor: ...
+    def __rsub__(self, other: Operand) -> Tensor: ...
+    def __rtruediv__(self, other: Operand) -> Tensor: ...
+    def __sub__(self, other: Operand) -> Tensor: ...
+    def __truediv__(self, other: Operand) -> Tensor: ...
+    def astype(self, dtype: DTypeLike) -> Tensor:
+        """
+        The elements converted to another dtype.
+        """
+    def backward(self, gradient: Operand | None = None, *, create_graph: bool = False) -> None:  # type: ignore[override]
+        ...
+    def detach(self) -> Tensor: ...
+    def item(self) -> typing.Any:
+        """
+        The only element as a Python number.
+        """
+    def max(self, axis: int | typing.Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+        """
+        Maximum over the given axes, all of them by default.
+        """
+    def mean(self, axis: int | typing.Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+        """
+        Mean over the given axes, all of them by default.
+        """
+    def numpy(self) -> NDArray[typing.Any]:
+        """
+        The values as a read-only array; on the CPU without a copy.
+        """
+    def reshape(self, *shape: int | typing.Sequence[int]) -> Tensor:
+        """
+        The same elements under another shape, given as sizes or as one sequence of them.
+        """
+    def sum(self, axis: int | typing.Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+        """
+        Sum over the given axes, all of them by default.
+        """
+    def transpose(self, axes: typing.Sequence[int] | None = None) -> Tensor:
+        """
+        Axis i of the result is axis axes[i] of this tensor; reversed by default.
+        """
+    @property
+    def T(self) -> Tensor:
+        """
+        The axes reversed.
+        """
+    @property
+    def ndim(self) -> int:
+        """
+        Number of axes.
+        """
+    @property
+    def size(self) -> int:
+        """
+        Number of elements.
+        """
+
+def all_ops() -> list[Op]: ...
+def apply(op: Op, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None) -> Tensor:
+    """
+    Runs an op on tensors, or records it when an input is a recorded node.
+    """
+
+def backward(comp_nodes: typing.Any, parameters: typing.Any, loss: typing.Any) -> None: ...
+def cuda_build() -> str:
+    """
+    "cuda", "sim" or "none": what this build holds.
+    """
+
+def cuda_device_count() -> int: ...
+def cuda_device_description(index: int = 0) -> str: ...
+def cuda_why_not() -> str: ...
+def empty_cache(device: str) -> None: ...
+def find_op(name: str) -> Op: ...
+def forward(comp_nodes: typing.Any) -> None: ...
+def get_device() -> str: ...
+def isa() -> str:
+    """
+    The instruction set that CPU kernels run in.
+    """
+
+def live_nodes() -> int:
+    """
+    Nodes alive in the engine, whoever holds them.
+    """
+
+def memory_stats(device: str) -> dict[str, int]: ...
+def num_threads() -> int: ...
+def reset_peak_memory(device: str) -> None: ...
+def set_device(name: str) -> None: ...
+def set_grad_enabled(enabled: bool) -> bool:
+    """
+    Returns what was set before.
+    """
+
+def set_num_threads(n: int) -> None: ...
+def set_original_sgd(function: typing.Any) -> None:
+    """
+    Tells which function is Parameter.SGD when nobody has overridden it.
+    """
+
+def set_package_directory(directory: str) -> None:
+    """
+    Frames of files under this directory are not where a user made a node.
+    """
+
+def set_recorder(function: typing.Any) -> None: ...
+def sgd(parameters: typing.Any, learning_rate: float) -> None: ...
+def sgd_one(parameter: Node, learning_rate: float) -> None: ...
+def synchronize(device: str) -> None: ...
+
+__version__: str

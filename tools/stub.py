@@ -1,0 +1,90 @@
+"""Write python/edfcore/_core.pyi, the types of the compiled module, or check that it is up to date.
+
+`python tools/stub.py` writes it, `python tools/stub.py --check` fails and shows the difference. The signatures come
+from the installed package, so build and install first: `pip install -e '.[dev]'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+STUB = Path(__file__).resolve().parent.parent / "python" / "edfcore" / "_core.pyi"
+
+HEADER = '''"""Types of the compiled module. Written by tools/stub.py: do not edit."""
+
+from __future__ import annotations
+
+import typing
+
+import numpy as np
+from edfcore._describe import Operand
+from numpy.typing import DTypeLike, NDArray
+'''
+
+# What signatures in C++ cannot say, or say differently from one version of pybind11 to the next.
+CORRECTIONS = [
+    (r'\A""".*?"""\n', ""),
+    (r"^(from __future__|import|from) .*\n", ""),
+    (r"^__all__.*\n", ""),
+    (r"typing\.SupportsInt( \| typing\.SupportsIndex)?", "int"),
+    (r"typing\.SupportsFloat( \| typing\.SupportsIndex)?", "float"),
+    (r"numpy\.ndarray\b(\[.*?\]\])?", "NDArray[typing.Any]"),
+    (r"numpy\.dtype\b(\[.*?\])?", "np.dtype[typing.Any]"),
+    (r"collections\.abc\.", "typing."),
+    (r"(def apply\(.*\) -> )typing\.Any", r"\1Tensor"),
+    (r"(def all_ops\(\) -> )list\b", r"\1list[Op]"),
+    (r"(def memory_stats\(.*\) -> )dict\b", r"\1dict[str, int]"),
+    (r"(def shape\(self\) -> )tuple\b", r"\1tuple[int, ...]"),
+    (r"\binputs: tuple\b", "inputs: tuple[typing.Any, ...]"),
+    (r"\battrs: typing\.Any\b", "attrs: Attrs | None"),
+    (r"\bdtype: typing\.Any = None", "dtype: DTypeLike | None = None"),
+    (r"\bdevice: typing\.Any = None", "device: str | None = None"),
+    (r"^    grad: typing\.Any$", "    grad: Tensor | None  # type: ignore[assignment]"),
+    (r"(def backward\(self, )gradient: typing\.Any = None(.*)", r"\1gradient: Operand | None = None\2  # type: ignore[override]"),
+    (r"^__version__: str = .*$", "__version__: str"),
+]  # fmt: skip
+
+
+def generate() -> str:
+    """Return the stub of the installed module."""
+    import edfcore  # noqa: F401  # attaches the operators that are written in Python
+    import pybind11_stubgen
+
+    logging.disable(logging.ERROR)  # names that only type checkers see are imported by the header
+    with tempfile.TemporaryDirectory() as folder:
+        pybind11_stubgen.main(["edfcore._core", "-o", folder])
+        (path,) = Path(folder).rglob("_core.pyi")
+        text = path.read_text(encoding="utf-8")
+    for pattern, replacement in CORRECTIONS:
+        text = re.sub(pattern, replacement, text, flags=re.MULTILINE | re.DOTALL if "\\A" in pattern else re.MULTILINE)
+    command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(STUB), "-"]
+    return subprocess.run(command, input=HEADER + text, capture_output=True, text=True, check=True).stdout
+
+
+def main() -> int:
+    """Write or check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when the file is out of date")
+    check = parser.parse_args().check
+    made = generate()
+    found = STUB.read_text(encoding="utf-8") if STUB.exists() else ""
+    if made == found:
+        return 0
+    if not check:
+        STUB.write_text(made, encoding="utf-8")
+        print(f"wrote {STUB.name}")
+        return 0
+    print("_core.pyi is out of date: build, install, and run  python tools/stub.py", file=sys.stderr)
+    sys.stderr.writelines(difflib.unified_diff(found.splitlines(True), made.splitlines(True), "committed", "generated"))
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
