@@ -53,7 +53,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Large cases are for threads and real devices: the simulated one would take minutes."""
     if not SIMULATED:
         return
-    slow, kept = [], []
+    slow: list[pytest.Item] = []
+    kept: list[pytest.Item] = []
     for item in items:
         params: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
         large = getattr(params.get("case"), "large", False)

@@ -59,5 +59,5 @@ def affine(x: Array, w: Array, b: Array) -> Array:
     return x @ w + b
 
 
-def mlp_reference(x: Array, w: Array, b: Array, v: Array, c: Array, y: Array) -> Array:  # noqa: PLR0917
+def mlp_reference(x: Array, w: Array, b: Array, v: Array, c: Array, y: Array) -> Array:
     return loss_of_scores(np.maximum(x @ w + b, 0) @ v + c, y)

@@ -1,4 +1,4 @@
-"""Every op, in every case of the list: against NumPy, against numerical differentiation, and in every mode."""
+"""Every op in every case of the list: against NumPy, against numerical differentiation, in every mode."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import checks
 import numpy as np
 import pytest
-from cases import BY_NAME, CASES, UNARY, Case
+
+import checks
+import edfcore as edf
+from case import Case
+from cases import BY_NAME, CASES, UNARY
 from checks import (
     STEP,
     Host,
@@ -31,8 +33,6 @@ from checks import (
     unaligned,
     weights,
 )
-
-import edfcore as edf
 from edfcore import _core, ops
 
 
@@ -72,9 +72,9 @@ def test_float32_gradient(case: Case, device: str) -> None:
 
 
 def gradients_of_gradients(case: Case, arrays: list[Any], v: Any, along: list[Any], v_along: Any) -> float:
-    """Directional derivative, along (along, v_along), of the directional derivative of <v, f> along `along`."""
-    inputs = [edf.Tensor(a, requires_grad=is_floating(a)) for a in arrays]
-    seed = edf.Tensor(v, requires_grad=True)
+    """Differentiate the derivative of <v, f> along `along` once more, along it and, for v, `v_along`."""
+    inputs: list[Any] = [edf.Tensor(a, requires_grad=is_floating(a)) for a in arrays]
+    seed: Any = edf.Tensor(v, requires_grad=True)
     case.build(*inputs).backward(seed, create_graph=True)
     total = edf.Tensor(np.zeros((), np.float64))
     for x, u in zip(inputs, along, strict=True):
@@ -104,7 +104,7 @@ def test_second_derivative(case: Case, device: str) -> None:
     ends = slope(STEP), slope(-STEP)
     numeric = (ends[0][0] - ends[1][0]) / (2 * STEP)
     noise = ends[0][1] * 1e-15 / STEP
-    assert abs(got - numeric) <= 1e-6 * (ends[0][1] + 1e-3) + noise, f"{got} against {numeric}"
+    assert abs(got - numeric) <= 2e-6 * (ends[0][1] + abs(numeric) + 1e-3) + noise, f"{got} against {numeric}"
 
 
 @pytest.mark.mode("eager", "recorded")
@@ -150,14 +150,14 @@ def test_a_fitting_array_is_borrowed() -> None:
     host = Host(unaligned(np.arange(5, dtype=np.float32)))
     assert host.value.ctypes.data % 16
     before = edf.memory_stats()["allocations"]
-    y = ops.reshape(ops.neg(host), (5, 1)) if False else edf.Neg(host)
+    y = edf.Neg(host)
     edf.Forward()
     assert edf.memory_stats()["allocations"] == before + 1  # the result, and no copy of the input
     assert y.value.tolist() == [0, -1, -2, -3, -4]
 
 
 def poison(sizes: set[int]) -> None:
-    """Leave blocks full of NaN, of all these sizes and the small ones, where the engine will take its next."""
+    """Leave blocks full of NaN where the engine takes its next ones: of these sizes, and all small ones."""
     held = []
     for size in sorted(sizes | {32768} | set(range(64, 4096, 64))):
         held += [edf.Tensor(np.full(max(1, size // 4), np.nan, np.float32)) for _ in range(3)]
@@ -190,29 +190,30 @@ def test_float32_functions_are_exact_within_ulps(name: str, device: str) -> None
 
 @pytest.mark.parametrize("label", ["int32", "int64", "uint8"])
 @pytest.mark.parametrize(
-    ("name", "call", "bound"),
+    ("op", "bound"),
     [
-        ("gather_rows", lambda x, i: ops.gather_rows(x, i), 5),
-        ("take_along_last", lambda x, i: ops.take_along_last(x, i), 4),
-        ("log_loss", lambda x, i: ops.log_loss(x, i), 4),
-        ("log_loss_scores", lambda x, i: ops.log_loss_scores(x, i), 4),
+        (ops.gather_rows, 5),
+        (ops.take_along_last, 4),
+        (ops.log_loss, 4),
+        (ops.log_loss_scores, 4),
     ],
 )
 @pytest.mark.parametrize("too", ["high", "low"])
-def test_an_index_out_of_range(
-    name: str, call: Callable[..., Any], bound: int, too: str, label: str, device: str
-) -> None:
-    if too == "low" and label == "uint8":
-        bad = 255
-    else:
-        bad = bound if too == "high" else -1
+def test_an_index_out_of_range(op: Any, bound: int, too: str, label: str, device: str) -> None:
+    bad = bound if too == "high" else 255 if label == "uint8" else -1
+
+    def call(x: edf.Tensor, index: edf.Tensor) -> Any:
+        return op(x, index)
+
     x = edf.Tensor(np.full((5, 4), 0.25, np.float32))
     index = np.array([0, 1, bad, 3, 0], label)
     with pytest.raises(edf.DataError) as error:
         call(x, edf.Tensor(index)).numpy()
-    place = f" Node made at {Path(__file__).name}:{call.__code__.co_firstlineno}." if device == "cpu" else ""
+    place = (
+        f" Node made at {Path(__file__).name}:{call.__code__.co_firstlineno + 1}." if device == "cpu" else ""
+    )
     assert str(error.value) == (
-        f"[{name}] input 1 holds {bad} at position 2: valid values are 0 to {bound - 1}.{place}"
+        f"[{op.__name__}] input 1 holds {bad} at position 2: valid values are 0 to {bound - 1}.{place}"
     )
     index[2] = 2
     assert np.isfinite(call(x, edf.Tensor(index)).numpy()).all()

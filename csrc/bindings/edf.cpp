@@ -8,26 +8,39 @@ namespace edfcore {
 namespace {
 
 // The functions that a class of ours has when nobody overrode them.
-struct Originals {
+struct Methods {
   py::object forward, backward, sgd;
 };
-Originals& originals() {
-  static auto* const instance = new Originals;  // outlives the interpreter's teardown
+Methods& originals() {
+  static auto* const instance = new Methods;  // outlives the interpreter's teardown
+  return *instance;
+}
+const Methods& names() {
+  static const auto* const instance = new Methods{py::str("forward"), py::str("backward"), py::str("SGD")};
   return *instance;
 }
 
-py::object type_attribute(py::handle object, const char* name) {
-  PyObject* found = PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())), name);
+py::object type_attribute(py::handle object, const py::object& name) {
+  PyObject* found = PyObject_GetAttr(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())), name.ptr());
   if (!found) PyErr_Clear();
   return py::reinterpret_steal<py::object>(found);
+}
+
+// What was set on the object itself. Classes of ours all have a __dict__.
+py::dict own_attributes(py::handle object) {
+  PyObject* dict = PyObject_GenericGetDict(object.ptr(), nullptr);
+  if (!dict) throw py::error_already_set();
+  return py::reinterpret_steal<py::dict>(dict);
 }
 
 // The engine's node behind a list item, if the engine may run it itself; null where Python has the say.
 Node* own_node(py::handle item) {
   Handle* handle = as_handle(item);
   if (!handle || !handle->node->op) return nullptr;
-  if (!type_attribute(item, "forward").is(originals().forward)) return nullptr;
-  if (!type_attribute(item, "backward").is(originals().backward)) return nullptr;
+  if (!type_attribute(item, names().forward).is(originals().forward)) return nullptr;
+  if (!type_attribute(item, names().backward).is(originals().backward)) return nullptr;
+  const py::dict own = own_attributes(item);
+  if (own.contains(names().forward) || own.contains(names().backward)) return nullptr;
   return handle->node.get();
 }
 
@@ -39,12 +52,13 @@ bool has_host_input(const Node& node) {
 
 py::list snapshot(const py::object& items) { return py::list(items); }
 
-py::object method(py::handle item, const char* name, std::size_t position, const char* list) {
-  PyObject* bound = PyObject_GetAttrString(item.ptr(), name);
+py::object method(py::handle item, const py::object& name, std::size_t position, const char* list) {
+  PyObject* bound = PyObject_GetAttr(item.ptr(), name.ptr());
   if (!bound) {
     if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw py::error_already_set();
     PyErr_Clear();
-    fail(ErrorKind::graph, list, "[", position, "] is a ", Py_TYPE(item.ptr())->tp_name, ", which has no ", name, "().");
+    fail(ErrorKind::graph, list, "[", position, "] is a ", Py_TYPE(item.ptr())->tp_name, ", which has no ",
+         std::string(py::str(name)), "().");
   }
   return py::reinterpret_steal<py::object>(bound);
 }
@@ -70,7 +84,7 @@ void walk_forward(const py::object& comp_nodes) {
       continue;
     }
     flush(segment, run);
-    method(items[i], "forward", i, "CompNodes")();
+    method(items[i], names().forward, i, "CompNodes")();
   }
   flush(segment, run);
 }
@@ -135,7 +149,7 @@ void walk_backward(const py::object& comp_nodes, const py::object& parameters, c
       continue;
     }
     flush(segment, step);
-    method(items[i], "backward", i, "CompNodes")();
+    method(items[i], names().backward, i, "CompNodes")();
   }
   flush(segment, step);
 }
@@ -143,11 +157,8 @@ void walk_backward(const py::object& comp_nodes, const py::object& parameters, c
 // True when neither the object nor its class has an SGD of its own.
 bool engine_updates(py::handle parameter) {
   Handle* handle = as_handle(parameter);
-  if (!handle || !type_attribute(parameter, "SGD").is(originals().sgd)) return false;
-  PyObject** dict = _PyObject_GetDictPtr(parameter.ptr());
-  if (dict && *dict) return PyDict_GetItemString(*dict, "SGD") == nullptr;
-  return !PyObject_HasAttrString(parameter.ptr(), "__dict__") ||
-         !py::bool_(parameter.attr("__dict__").contains("SGD"));
+  if (!handle || !type_attribute(parameter, names().sgd).is(originals().sgd)) return false;
+  return !own_attributes(parameter).contains(names().sgd);
 }
 
 void update(const py::object& parameters, double learning_rate) {
@@ -164,7 +175,7 @@ void update(const py::object& parameters, double learning_rate) {
       continue;
     }
     flush_ours();
-    method(items[i], "SGD", i, "Parameters")();
+    method(items[i], names().sgd, i, "Parameters")();
   }
   flush_ours();
 }

@@ -11,7 +11,7 @@ namespace {
 
 std::string what_is(const Node& node) {
   if (node.op) return text("[", node.op->name, "] ");
-  if (node.role == Role::parameter) return "[Parameter] ";
+  if (node.role == Role::parameter) return node.name.empty() ? "[Parameter] " : text("[Parameter ", node.name, "] ");
   return "[Input] ";
 }
 
@@ -264,6 +264,8 @@ void init_handles(py::module_& m) {
       .def_property_readonly("has_value", [](const Handle& h) { return static_cast<bool>(h.node->value()); })
       .def_property_readonly("dtype", [](const Handle& h) { return from_dtype(h.node->output.spec.dtype); })
       .def_property_readonly("device", [](const Handle& h) { return device_name(h.node->device); })
+      .def_property("name", [](const Handle& h) { return h.node->name; },
+                    [](const Handle& h, std::string name) { h.node->name = std::move(name); })
       .def_property_readonly("serial", [](const Handle& h) { return h.node->serial; })
       .def_property_readonly("op_name", [](const Handle& h) { return h.node->op ? h.node->op->name : ""; })
       .def_property_readonly("made_at", [](const Handle& h) {

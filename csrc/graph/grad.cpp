@@ -2,7 +2,6 @@
 #include "graph/grad.h"
 
 #include <algorithm>
-#include <memory>
 
 #include "device/memory.h"
 #include "graph/run.h"
@@ -46,8 +45,8 @@ class RunningBuilder final : public Builder {
 template <class Deliver>
 void call_vjp(const Op& op, std::span<const Edge* const> inputs, std::span<const Value> outputs,
               std::span<const Value> grads, const Attrs& attrs, Builder& builder, const Deliver& deliver) {
-  std::vector<Value> in(inputs.size()), result(inputs.size());
-  const auto wanted = std::make_unique<bool[]>(inputs.size());
+  Small<Value> in(inputs.size()), result(inputs.size());
+  Small<bool> wanted(inputs.size());
   bool any = false;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     in[i] = value_of(*inputs[i]);
@@ -56,7 +55,7 @@ void call_vjp(const Op& op, std::span<const Edge* const> inputs, std::span<const
   }
   if (!any) return;
   if (!op.vjp) fail(ErrorKind::graph, "[", op.name, "] has no gradient.");
-  op.vjp(builder, {in, outputs, grads, attrs, {wanted.get(), inputs.size()}, result});
+  op.vjp(builder, {in, outputs, grads, attrs, wanted, result});
   for (std::size_t i = 0; i < inputs.size(); ++i)
     if (wanted[i] && result[i]) deliver(i, NodeRef(result[i].node));
 }
@@ -70,8 +69,8 @@ void add_to(Output& output, NodeRef contribution, Builder& builder) {
   output.grad = NodeRef(builder.emit(ops::add, sum, {}).node);
 }
 
-std::vector<const Edge*> pointers(const std::vector<Edge>& edges) {
-  std::vector<const Edge*> result;
+Small<const Edge*> pointers(const std::vector<Edge>& edges) {
+  Small<const Edge*> result;
   for (const Edge& edge : edges) result.push_back(&edge);
   return result;
 }
@@ -79,9 +78,8 @@ std::vector<const Edge*> pointers(const std::vector<Edge>& edges) {
 // The gradients that were kept apart go on, each the stable way: to what this node was computed from.
 void pass_deferred(Node& node, Builder& builder) {
   for (const Deferred& d : node.deferred) {
-    std::vector<const Edge*> inputs = pointers(d.inputs);
-    inputs.erase(inputs.begin() + d.input);
-    inputs.insert(inputs.begin() + d.input, &node.inputs[0]);
+    Small<const Edge*> inputs = pointers(d.inputs);
+    inputs[static_cast<std::size_t>(d.input)] = &node.inputs[0];
     const Value grad[] = {{d.grad.get(), 0, &d.grad->output.spec}};
     call_vjp(*d.into, inputs, {}, grad, d.resolved, builder, [&](std::size_t i, NodeRef contribution) {
       add_to(inputs[i]->node->out(inputs[i]->index), std::move(contribution), builder);
@@ -92,7 +90,7 @@ void pass_deferred(Node& node, Builder& builder) {
 // The same gradients as a look at this node's own .grad shows them: as if nothing had been fused.
 void settle_deferred(Node& node, Builder& builder) {
   for (const Deferred& d : std::exchange(node.deferred, {})) {
-    std::vector<const Edge*> inputs = pointers(d.inputs);
+    Small<const Edge*> inputs = pointers(d.inputs);
     const Edge self{NodeRef(&node), 0};
     inputs[static_cast<std::size_t>(d.input)] = &self;
     const Value grad[] = {{d.grad.get(), 0, &d.grad->output.spec}};
@@ -109,10 +107,12 @@ void defer(Node& node, const Fusion& fusion) {
 }
 
 void step(Node& node, Builder& builder) {
-  if (!node.op || !node.ran) return;
+  if (!node.op) return;
+  if (node.assigned) infer_only(node);
+  if (!node.ran) return;
   if (!node.deferred.empty()) pass_deferred(node, builder);
 
-  std::vector<Value> outputs, grads;
+  Small<Value, 2> outputs, grads;
   bool zero = true;
   for (std::int32_t i = 0; i < node.outputs(); ++i) {
     Output& out = node.out(i);
@@ -131,7 +131,7 @@ void step(Node& node, Builder& builder) {
     if (!node.recorded && edge.version != edge.node->version)
       fail(ErrorKind::graph, "[", node.op->name, "] an input was updated in place since this node ran: its gradient ",
            "would be wrong.", made_at(node));
-  std::vector<const Edge*> inputs = pointers(node.inputs);
+  Small<const Edge*> inputs = pointers(node.inputs);
   if (fused) inputs = resolve(node).inputs;
   call_vjp(*node.ran, inputs, outputs, grads, node.resolved, builder, [&](std::size_t i, NodeRef contribution) {
     add_to(inputs[i]->node->out(inputs[i]->index), std::move(contribution), builder);
@@ -149,11 +149,11 @@ std::vector<NodeRef> reverse_tape(Node& loss) {
   std::vector<NodeRef> found{NodeRef(&loss)};
   loss.mark = mark;
   for (std::size_t i = 0; i < found.size(); ++i) {
-    const std::vector<const Edge*> inputs = found[i]->op ? pointers(found[i]->inputs) : std::vector<const Edge*>{};
-    for (const Edge* edge : inputs) {
-      if (!edge->node->requires_grad || edge->node->mark == mark) continue;
-      edge->node->mark = mark;
-      found.push_back(edge->node);
+    const Node& node = *found[i];  // stays where it is while `found` grows
+    for (const Edge& edge : node.inputs) {
+      if (!edge.node->requires_grad || edge.node->mark == mark) continue;
+      edge.node->mark = mark;
+      found.push_back(edge.node);
     }
   }
   std::sort(found.begin(), found.end(), [](const NodeRef& a, const NodeRef& b) { return a->serial > b->serial; });

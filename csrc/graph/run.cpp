@@ -10,8 +10,6 @@
 namespace edfcore {
 namespace {
 
-constexpr std::size_t few = 8;
-
 Output& output_of(const Edge& edge) { return edge.node->out(edge.index); }
 
 [[noreturn]] void no_value(const Op& op, const Resolution& what, std::size_t i) {
@@ -44,46 +42,51 @@ const Op& op_of(const Status& status) { return *ops::all()[static_cast<std::size
 struct Prepared {
   Resolution what;
   Attrs resolved;
-  std::vector<Spec> specs;  // of the outputs
+  Small<Spec> in;   // dtypes and shapes of the inputs
+  Small<Spec> out;  // and of the outputs, as inferred
 };
 
 Prepared prepare(const Node& node) {
-  Prepared p{resolve(node), node.attrs, {}};
+  Prepared p{resolve(node), node.attrs, {}, {}};
   const Op& op = *p.what.op;
-  std::vector<Spec> in(p.what.inputs.size());
   Device device;
-  for (std::size_t i = 0; i < in.size(); ++i) {
+  for (std::size_t i = 0; i < p.what.inputs.size(); ++i) {
     const Output& input = output_of(*p.what.inputs[i]);
     if (!input.value) no_value(*node.op, p.what, i);
-    in[i] = input.value.tensor.spec;
+    p.in.push_back(input.value.tensor.spec);
     if (i == 0) device = input.value.tensor.device();
     if (!(input.value.tensor.device() == device))
       fail(ErrorKind::device, "[", op.name, "] input 0 is on ", device_name(device), " and input ", i, " on ",
            device_name(input.value.tensor.device()), ": move one of them.");
   }
-  p.specs.resize(static_cast<std::size_t>(op.outputs));
-  Inference inference{op, in, p.resolved, p.specs};
+  p.out.resize(static_cast<std::size_t>(op.outputs));
+  Inference inference{op, p.in, p.resolved, p.out};
   op.infer(inference);
   return p;
 }
 
+void remember(Node& node, const Prepared& p) {
+  for (Edge& edge : node.inputs) edge.version = edge.node->version;
+  node.ran = p.what.op;
+  node.resolved = p.resolved;
+}
+
 void execute(Node& node, Prepared& p) {
   const Op& op = *p.what.op;
-  std::vector<View> in, out;
-  in.reserve(few);
+  Small<View> in, out;
   for (const Edge* edge : p.what.inputs) in.push_back(output_of(*edge).value.on_device().view());
   const Device device = p.what.inputs.empty() ? node.device : output_of(*p.what.inputs[0]).value.tensor.device();
 
   std::vector<Tensor> results;
-  for (std::size_t i = 0; i < p.specs.size(); ++i) {
+  for (std::size_t i = 0; i < p.out.size(); ++i) {
     Cell& cell = node.out(static_cast<std::int32_t>(i)).value;
     Tensor tensor;
     if ((op.flags & op_mutates) || shares_memory(op, p.what)) {
-      tensor = {p.specs[i], output_of(*p.what.inputs[0]).value.tensor.buffer};
-    } else if (reusable(cell, p.specs[i], device)) {
-      tensor = {p.specs[i], cell.tensor.buffer};
+      tensor = {p.out[i], output_of(*p.what.inputs[0]).value.tensor.buffer};
+    } else if (reusable(cell, p.out[i], device)) {
+      tensor = {p.out[i], cell.tensor.buffer};
     } else {
-      tensor = allocate(p.specs[i], device);
+      tensor = allocate(p.out[i], device);
     }
     results.push_back(std::move(tensor));
   }
@@ -92,10 +95,8 @@ void execute(Node& node, Prepared& p) {
   if (!shares_memory(op, p.what)) {
     Backend& where = backend(device);
     Tensor scratch;
-    std::vector<Spec> in_specs;
     if (op.scratch) {
-      for (const Edge* edge : p.what.inputs) in_specs.push_back(output_of(*edge).value.tensor.spec);
-      const std::int64_t bytes = op.scratch(in_specs, p.specs, p.resolved, device.type);
+      const std::int64_t bytes = op.scratch(p.in, p.out, p.resolved, device.type);
       if (bytes > 0) scratch = allocate({DType::u8, Shape{bytes}}, device);
     }
     const Launch launch{in.data(),
@@ -116,7 +117,7 @@ void execute(Node& node, Prepared& p) {
 
   for (std::size_t i = 0; i < results.size(); ++i) {
     Output& output = node.out(static_cast<std::int32_t>(i));
-    output.spec = p.specs[i];
+    output.spec = p.out[i];
     output.value.set(std::move(results[i]));
   }
   if (op.flags & op_mutates) {
@@ -124,18 +125,25 @@ void execute(Node& node, Prepared& p) {
     ++target.version;
     output_of(*p.what.inputs[0]).value.updated();
   }
-  for (Edge& edge : node.inputs) edge.version = edge.node->version;
-  node.ran = &op;
-  node.resolved = p.resolved;
+  remember(node, p);
   node.device = device;
   node.assigned = false;
+}
+
+// Adds the place where the node was made to what `action` throws.
+template <class Action>
+void with_place(const Node& node, const Action& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    throw Error(error.kind(), error.what() + made_at(node));
+  }
 }
 
 }  // namespace
 
 Resolution resolve(const Node& node) {
   Resolution what{node.op, nullptr, {}};
-  what.inputs.reserve(few);
   const Fusion* fusion = node.op->fuses;
   const Node* producer = fusion ? node.inputs[static_cast<std::size_t>(fusion->input)].node.get() : nullptr;
   if (producer && producer->op == fusion->producer && !producer->assigned) {
@@ -152,12 +160,14 @@ Resolution resolve(const Node& node) {
 }
 
 void run(Node& node) {
-  try {
+  with_place(node, [&] {
     Prepared p = prepare(node);
     execute(node, p);
-  } catch (const Error& error) {
-    throw Error(error.kind(), error.what() + made_at(node));
-  }
+  });
+}
+
+void infer_only(Node& node) {
+  with_place(node, [&] { remember(node, prepare(node)); });
 }
 
 void check_status(Device device) {

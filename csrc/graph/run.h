@@ -3,6 +3,7 @@
 
 #include <span>
 
+#include "core/small.h"
 #include "graph/node.h"
 
 namespace edfcore {
@@ -12,13 +13,16 @@ namespace edfcore {
 struct Resolution {
   const Op* op = nullptr;
   const Fusion* fusion = nullptr;  // null: nothing was fused
-  std::vector<const Edge*> inputs;
+  Small<const Edge*> inputs;
 };
 Resolution resolve(const Node& node);
 
 // Infers, allocates, launches. Throws what `infer` throws and, on the CPU, what the data show, each with the place
 // where the node was made; then the node keeps the value it had before.
 void run(Node& node);
+
+// What `run` would use for a node whose value was set by hand: fills in `ran` and `resolved`, leaves the value alone.
+void infer_only(Node& node);
 
 // Raises the data error that kernels on this device have met since the last call, if any. Synchronises.
 void check_status(Device device);

@@ -24,16 +24,37 @@ struct Gradient {
 template <class Op>
 struct Gradient2 {
   template <class T>
-  __device__ T operator()(T g, T x, T y) const {
-    return g * Op::d2f(x, y);
+  __device__ T operator()(T u, T g, T x, T y) const {
+    return u * g * Op::d2f(x, y);
   }
 };
+
+// A bool is a byte of 0 or 1; its own type tells it from a uint8.
+struct Bool {
+  std::uint8_t byte;
+};
+
+template <class Body>
+void visit_castable(DType dtype, const Body& body) {
+  if (dtype == DType::b1)
+    body(Bool{});
+  else
+    visit_numeric(dtype, body);
+}
 
 template <class Out>
 struct Cast {
   template <class In>
   __device__ Out operator()(In x) const {
-    return static_cast<Out>(x);
+    if constexpr (std::is_same_v<In, Bool>) {
+      return Cast<Out>{}(x.byte);
+    } else if constexpr (std::is_same_v<Out, Bool>) {
+      return Bool{static_cast<std::uint8_t>(x != In(0))};
+    } else if constexpr (std::is_floating_point_v<In> && std::is_same_v<Out, std::uint8_t>) {
+      return static_cast<Out>(static_cast<std::int32_t>(x));  // as on the CPU: negative values wrap around
+    } else {
+      return static_cast<Out>(x);
+    }
   }
 };
 
@@ -62,13 +83,13 @@ void map_floating(const Launch& l) {
 #define EDF_UNARY_KERNELS(name, functor)                                                   \
   void name##_kernel(const Launch& l) { map_floating<Value<functor>, 1>(l); }              \
   void name##_grad_kernel(const Launch& l) { map_floating<Gradient<functor>, 3>(l); }      \
-  void name##_grad2_kernel(const Launch& l) { map_floating<Gradient2<functor>, 3>(l); }
+  void name##_grad2_kernel(const Launch& l) { map_floating<Gradient2<functor>, 4>(l); }
 EDF_UNARY_OPS(EDF_UNARY_KERNELS)
 #undef EDF_UNARY_KERNELS
 
 void cast_kernel(const Launch& l) {
-  visit_numeric(l.in[0].dtype, [&](auto from) {
-    visit_numeric(l.out[0].dtype, [&](auto to) {
+  visit_castable(l.in[0].dtype, [&](auto from) {
+    visit_castable(l.out[0].dtype, [&](auto to) {
       using In = decltype(from);
       using Out = decltype(to);
       map<In, Out, 1>(l, Cast<Out>{}, l.out[0], l.in);
@@ -84,7 +105,7 @@ void scale_kernel(const Launch& l) {
 }
 
 void fill_like_kernel(const Launch& l) {
-  visit_floating(l.out[0].dtype, [&](auto t) {
+  visit_numeric(l.out[0].dtype, [&](auto t) {
     using T = decltype(t);
     map<T, T, 1>(l, Fill<T>{static_cast<T>(l.attrs->scalar)}, l.out[0], l.in);
   });

@@ -116,8 +116,7 @@ class Tensor(Node):
         """
         The elements converted to another dtype.
         """
-    def backward(self, gradient: Operand | None = None, *, create_graph: bool = False) -> None:  # type: ignore[override]
-        ...
+    def backward(self, gradient: Operand | None = None, *, create_graph: bool = False) -> None: ...
     def detach(self) -> Tensor: ...
     def item(self) -> typing.Any:
         """

@@ -106,7 +106,7 @@ def _generator() -> np.random.Generator:
     return _Random.generator
 
 
-class OpNode(_core.Node, CompNode):  # type: ignore[misc]  # value and grad are properties of the engine's node
+class OpNode(_core.Node, CompNode):
     """A node that the engine computes. Appends itself to `edfcore.CompNodes`; its inputs are also attributes."""
 
     function: ClassVar[OpFunction[...]]
@@ -127,23 +127,37 @@ class OpNode(_core.Node, CompNode):  # type: ignore[misc]  # value and grad are 
         return _repr(self)
 
 
+class _InputName:
+    """An input under its name. Not a property, so that a subclass may use the name for something else."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+
+    def __get__(self, node: OpNode | None, owner: type) -> Any:
+        return self if node is None else node.inputs[self.position]
+
+
 def node_class(function: OpFunction[...], name: str | None = None) -> type[OpNode]:
     """Make the EDF node class of an op: LogLoss from log_loss, with the inputs as attributes under their names."""
     name = name or "".join(part.capitalize() for part in function.__name__.split("_"))
     members: dict[str, Any] = {"function": function, "__doc__": function.__doc__, "__module__": "edfcore"}
     code, arity = function.describe.__code__, function.record.arity
     for i, argument in enumerate(code.co_varnames[: max(arity, 0)]):
-        members[argument] = property(lambda self, i=i: self.inputs[i])
+        members[argument] = _input(i)
     if code.co_argcount == arity == 1:
         members["__init__"] = _unary_init(function.record)
     return type(name, (OpNode,), members)
+
+
+def _input(i: int) -> property:
+    return property(lambda self: self.inputs[i])
 
 
 def _unary_init(record: _core.Op) -> Any:
     """Make the constructor of the commonest nodes: what OpNode's does, without packing and unpacking arguments."""
     make = _core.Node.__init__
 
-    def __init__(self: OpNode, x: Any) -> None:
+    def __init__(self: OpNode, x: Any) -> None:  # noqa: N807
         self.inputs = inputs = (x,)
         make(self, record, inputs)
         _face.CompNodes.append(self)
@@ -158,17 +172,14 @@ NODE_CLASSES: dict[str, type[OpNode]] = {
 }
 
 
-class Affine(OpNode):
+class Affine(NODE_CLASSES["Affine"]):  # type: ignore[misc]  # a class made above
     """X W + b for a parameter package (`.w`/`.b` or `.W`/`.B`) or a pair [W, B], and x of shape (nBatch, nInputs).
 
     (TTIC 31230, "y = Affine([W,B],x)".)
     """
 
-    function = ops.affine
-
     def __init__(self, Phi: Any, x: Any) -> None:
         self.Phi = Phi
-        self.x = x
         OpNode.__init__(self, Phi, x)
 
     @classmethod

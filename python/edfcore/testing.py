@@ -60,7 +60,8 @@ class Report:
         rows = [("node", "shape", "backpropagation", "numerical", "rel. error", "")]
         for c in self.checks:
             mark = "ok" if c.ok else "WRONG"
-            rows.append((c.name, str(c.shape), f"{c.backpropagation:.6g}", f"{c.numerical:.6g}", f"{c.error:.1e}", mark))
+            figures = f"{c.backpropagation:.6g}", f"{c.numerical:.6g}", f"{c.error:.1e}"
+            rows.append((c.name, str(c.shape), *figures, mark))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
         if not self.ok:
