@@ -6,6 +6,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstdlib>
+#include <new>
 #include <optional>
 
 #include "graph/node.h"
@@ -17,8 +19,24 @@ namespace py = pybind11;
 // The Python object behind a node. EDF nodes are Python subclasses of Handle; eager tensors are TensorHandle.
 struct Handle {
   NodeRef node;
+
+  Handle() = default;
+  explicit Handle(NodeRef n) : node(std::move(n)) {}
+
+  // The node. Throws a graph error where a subclass has not called its base's constructor yet.
+  Node& get() const;
+
+  // pybind11 allocates, and constructs nothing, when such an object is used: zeros make that a null node.
+  static void* operator new(std::size_t size) {
+    void* memory = std::calloc(1, size);
+    if (!memory) throw std::bad_alloc();
+    return memory;
+  }
+  static void operator delete(void* memory) { std::free(memory); }
 };
-struct TensorHandle : Handle {};
+struct TensorHandle : Handle {
+  using Handle::Handle;
+};
 
 // arrays.cpp
 DType to_dtype(py::handle dtype);                 // from a name, a NumPy dtype or scalar type; throws a dtype error

@@ -32,12 +32,12 @@ TensorHandle make_tensor(py::handle data, const py::object& dtype, const py::obj
     fail(ErrorKind::dtype, "Tensor: only floating-point tensors can require a gradient, and this one is ",
          dtype_name(node->output.spec.dtype), ".");
   node->requires_grad = requires_grad;
-  return {{std::move(node)}};
+  return TensorHandle(std::move(node));
 }
 
 // A number or array beside tensors takes the dtype and device of the first of them.
 Edge tensor_edge(py::handle object, const Node* like, const Op& op, std::size_t position) {
-  if (Handle* handle = as_handle(object)) return {handle->node, 0};
+  if (Handle* handle = as_handle(object)) return {NodeRef(&handle->get()), 0};
   const bool floating = like && is_floating(like->output.spec.dtype);
   const std::string what = text("[", op.name, "] input ", position);
   Tensor tensor = to_tensor(object, floating ? std::optional(like->output.spec.dtype) : std::nullopt,
@@ -54,9 +54,9 @@ py::object apply(const Op& op, const py::tuple& inputs, const py::object& given)
   const Node* like = nullptr;
   for (py::handle input : inputs) {
     Handle* handle = as_handle(input);
-    const bool tensor = handle && !handle->node->recorded;
+    const bool tensor = handle && !handle->get().recorded;
     if (handle && !tensor) return recorder()(py::cast(&op, py::return_value_policy::reference), inputs, given);
-    if (tensor && !like) like = handle->node.get();
+    if (tensor && !like) like = &handle->get();
   }
   std::vector<Edge> edges;
   edges.reserve(inputs.size());
@@ -73,42 +73,42 @@ py::object apply(const Op& op, const py::tuple& inputs, const py::object& given)
     node->op = nullptr;
     node->role = Role::constant;
   }
-  return py::cast(TensorHandle{{std::move(node)}});
+  return py::cast(TensorHandle(std::move(node)));
 }
 
 void run_backward(const TensorHandle& loss, const py::object& gradient, bool create_graph) {
   NodeRef seed;
   if (!gradient.is_none()) {
-    const Edge edge = tensor_edge(gradient, loss.node.get(), ops::add, 1);
-    if (!(edge.node->output.spec == loss.node->output.spec))
+    const Edge edge = tensor_edge(gradient, &loss.get(), ops::add, 1);
+    if (!(edge.node->output.spec == loss.get().output.spec))
       fail(ErrorKind::shape, "backward: the given gradient has shape ", edge.node->output.spec.shape,
-           ", but the value has shape ", loss.node->output.spec.shape, ".");
+           ", but the value has shape ", loss.get().output.spec.shape, ".");
     seed = edge.node;
   }
   py::gil_scoped_release release;
-  backward(*loss.node, std::move(seed), create_graph);
+  backward(loss.get(), std::move(seed), create_graph);
 }
 
 py::object get_grad(const TensorHandle& tensor) {
-  if (!tensor.node->output.grad) return py::none();
-  return py::cast(TensorHandle{{tensor.node->output.grad}});
+  if (!tensor.get().output.grad) return py::none();
+  return py::cast(TensorHandle(tensor.get().output.grad));
 }
 
 void set_grad(const TensorHandle& tensor, const py::object& grad) {
   if (grad.is_none()) {
-    tensor.node->output.grad = {};
+    tensor.get().output.grad = {};
     return;
   }
   Handle* handle = as_handle(grad);
   if (!handle) fail(ErrorKind::dtype, "Tensor.grad must be a Tensor or None, not a ", Py_TYPE(grad.ptr())->tp_name, ".");
-  if (!(handle->node->output.spec == tensor.node->output.spec))
-    fail(ErrorKind::shape, "Tensor.grad of shape ", handle->node->output.spec.shape, " was assigned to a tensor of shape ",
-         tensor.node->output.spec.shape, ".");
-  tensor.node->output.grad = handle->node;
+  if (!(handle->get().output.spec == tensor.get().output.spec))
+    fail(ErrorKind::shape, "Tensor.grad of shape ", handle->get().output.spec.shape, " was assigned to a tensor of shape ",
+         tensor.get().output.spec.shape, ".");
+  tensor.get().output.grad = handle->node;
 }
 
 py::array to_numpy(const TensorHandle& tensor) {
-  Cell& cell = tensor.node->value();
+  Cell& cell = tensor.get().value();
   if (cell.tensor.device().type == DeviceType::cpu) return as_array(cell.tensor, false);
   check_status(cell.tensor.device());
   return as_array(copy_to(cell.tensor, cpu_device), false);
@@ -125,13 +125,13 @@ Ops on tensors run at once. `backward()` then gives every tensor with `requires_
       .def("backward", &run_backward, py::arg("gradient") = py::none(), py::kw_only(), py::arg("create_graph") = false)
       .def("numpy", &to_numpy, "The values as a read-only array; on the CPU without a copy.")
       .def_property("grad", &get_grad, &set_grad)
-      .def_property("requires_grad", [](const TensorHandle& t) { return t.node->requires_grad; },
+      .def_property("requires_grad", [](const TensorHandle& t) { return t.get().requires_grad; },
                     [](const TensorHandle& t, bool on) {
-                      if (t.node->op) fail(ErrorKind::graph, "requires_grad can be set on leaves only.");
-                      t.node->requires_grad = on;
+                      if (t.get().op) fail(ErrorKind::graph, "requires_grad can be set on leaves only.");
+                      t.get().requires_grad = on;
                     })
       .def("detach", [](const TensorHandle& t) {
-        return TensorHandle{{make_leaf(Role::constant, t.node->value().tensor)}};
+        return TensorHandle(make_leaf(Role::constant, t.get().value().tensor));
       });
   m.def("apply", &apply, py::arg("op"), py::arg("inputs"), py::arg("attrs") = py::none(),
         "Runs an op on tensors, or records it when an input is a recorded node.");

@@ -36,12 +36,12 @@ py::dict own_attributes(py::handle object) {
 // The engine's node behind a list item, if the engine may run it itself; null where Python has the say.
 Node* own_node(py::handle item) {
   Handle* handle = as_handle(item);
-  if (!handle || !handle->node->op) return nullptr;
+  if (!handle || !handle->get().op) return nullptr;
   if (!type_attribute(item, names().forward).is(originals().forward)) return nullptr;
   if (!type_attribute(item, names().backward).is(originals().backward)) return nullptr;
   const py::dict own = own_attributes(item);
   if (own.contains(names().forward) || own.contains(names().backward)) return nullptr;
-  return handle->node.get();
+  return &handle->get();
 }
 
 bool has_host_input(const Node& node) {
@@ -96,7 +96,7 @@ void zero_grads(const py::list& items) {
       zero_host_grad(item);
       continue;
     }
-    Node& node = *handle->node;
+    Node& node = handle->get();
     if (!node.value())
       fail(ErrorKind::graph, "Backward: a node has no value yet: run Forward() first.", made_at(node));
     node.output.grad = {};
@@ -114,7 +114,7 @@ double share_of_batch(const std::vector<std::int64_t>& shape) {
 
 void seed_loss(py::handle loss) {
   if (Handle* handle = as_handle(loss)) {
-    Node& node = *handle->node;
+    Node& node = handle->get();
     const Shape& shape = node.output.spec.shape;
     node.output.grad = filled_like(node, share_of_batch({shape.begin(), shape.end()}));
     return;
@@ -171,7 +171,7 @@ void update(const py::object& parameters, double learning_rate) {
   };
   for (std::size_t i = 0; i < items.size(); ++i) {
     if (engine_updates(items[i])) {
-      ours.push_back(as_handle(items[i])->node.get());
+      ours.push_back(&as_handle(items[i])->get());
       continue;
     }
     flush_ours();
@@ -181,7 +181,7 @@ void update(const py::object& parameters, double learning_rate) {
 }
 
 void sgd_one(const Handle& handle, double learning_rate) {
-  Node* const node = handle.node.get();
+  Node* const node = &handle.get();
   sgd({&node, 1}, learning_rate);
 }
 

@@ -21,7 +21,7 @@ py::array hand_out(Cell& cell) {
 }
 
 py::array get_value(const Handle& handle) {
-  Node& node = *handle.node;
+  Node& node = handle.get();
   if (!node.value())
     fail(ErrorKind::graph, what_is(node), "it has no value yet: ",
          node.op ? "run Forward() first." : "assign its .value first.", made_at(node));
@@ -33,7 +33,7 @@ bool fits_in_place(const Cell& cell, const Tensor& next) {
 }
 
 void set_value(const Handle& handle, py::handle array) {
-  Node& node = *handle.node;
+  Node& node = handle.get();
   Cell& cell = node.value();
   if (node.op) node.assigned = true;
   if (cell && (same_memory(array, cell.tensor) || same_memory(array, cell.mirror))) {
@@ -87,7 +87,7 @@ void need_value(Node& node, const char* action) {
 }
 
 py::array get_grad(const Handle& handle) {
-  Node& node = *handle.node;
+  Node& node = handle.get();
   if (node.role == Role::input && node.value()) node.has_grad = true;  // zero, unless somebody adds to it
   if (!node.has_grad)
     fail(ErrorKind::graph, what_is(node), "it has no gradient yet: call Backward(loss) first.", made_at(node));
@@ -96,7 +96,7 @@ py::array get_grad(const Handle& handle) {
 }
 
 void set_grad(const Handle& handle, py::handle array) {
-  Node& node = *handle.node;
+  Node& node = handle.get();
   need_value(node, "a gradient was assigned");
   if (node.output.grad) {
     const Cell& cell = node.output.grad->value();
@@ -109,7 +109,7 @@ void set_grad(const Handle& handle, py::handle array) {
 
 // What the lectures' addgrad does, by kind of node: nothing for an input, a sum over the batch for a parameter.
 void addgrad(const Handle& handle, py::object delta) {
-  Node& node = *handle.node;
+  Node& node = handle.get();
   if (node.role == Role::input) return;
   need_value(node, "addgrad was called");
   if (node.role == Role::parameter) {
@@ -122,7 +122,7 @@ void addgrad(const Handle& handle, py::object delta) {
 }
 
 void forward_one(const Handle& handle) {
-  Node& node = *handle.node;
+  Node& node = handle.get();
   if (!node.op) return;
   for (const Edge& edge : node.inputs)
     if (edge.node->role == Role::host) pull_value(*edge.node, *node.op);
@@ -131,7 +131,7 @@ void forward_one(const Handle& handle) {
 }
 
 void backward_one(const Handle& handle) {
-  Node& node = *handle.node;
+  Node& node = handle.get();
   if (!node.op) return;
   {
     py::gil_scoped_release release;
@@ -152,7 +152,7 @@ Handle make_recorded(const Op& op, const py::tuple& inputs, py::handle given) {
   node->device = current_device();
   node->attrs.dtype = attrs ? attrs->dtype : graph_dtype();
   capture_site(*node);
-  return {std::move(node)};
+  return Handle(std::move(node));
 }
 
 Handle make_assigned(bool parameter, py::handle value) {
@@ -162,7 +162,7 @@ Handle make_assigned(bool parameter, py::handle value) {
   node->requires_grad = parameter;
   node->recorded = true;
   capture_site(*node);
-  Handle handle{std::move(node)};
+  Handle handle(std::move(node));
   if (!value.is_none()) set_value(handle, value);
   return handle;
 }
@@ -176,6 +176,11 @@ py::tuple shape_tuple(const Shape& shape) {
 py::handle handle_type;  // the class Node itself; lives as long as the module
 
 }  // namespace
+
+Node& Handle::get() const {
+  if (!node) fail(ErrorKind::graph, "a node was used before its base class was constructed: call super().__init__() first.");
+  return *node;
+}
 
 Handle* as_handle(py::handle object) {
   if (!PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(handle_type.ptr()))) return nullptr;
@@ -209,7 +214,7 @@ DType graph_dtype() {
 }
 
 Edge as_edge(py::handle object, const Op& op, std::size_t position) {
-  if (Handle* handle = as_handle(object)) return {handle->node, 0};
+  if (Handle* handle = as_handle(object)) return {NodeRef(&handle->get()), 0};
   if (py::hasattr(object, "value") || py::hasattr(object, "forward") || py::hasattr(object, "addgrad"))
     return {make_host_leaf(object), 0};
   const std::string what = text("[", op.name, "] input ", position);
@@ -260,16 +265,16 @@ void init_handles(py::module_& m) {
       .def("addgrad", &addgrad, py::arg("delta"))
       .def("forward", &forward_one)
       .def("backward", &backward_one)
-      .def_property_readonly("shape", [](const Handle& h) { return shape_tuple(h.node->output.spec.shape); })
-      .def_property_readonly("has_value", [](const Handle& h) { return static_cast<bool>(h.node->value()); })
-      .def_property_readonly("dtype", [](const Handle& h) { return from_dtype(h.node->output.spec.dtype); })
-      .def_property_readonly("device", [](const Handle& h) { return device_name(h.node->device); })
-      .def_property("name", [](const Handle& h) { return h.node->name; },
-                    [](const Handle& h, std::string name) { h.node->name = std::move(name); })
-      .def_property_readonly("serial", [](const Handle& h) { return h.node->serial; })
-      .def_property_readonly("op_name", [](const Handle& h) { return h.node->op ? h.node->op->name : ""; })
+      .def_property_readonly("shape", [](const Handle& h) { return shape_tuple(h.get().output.spec.shape); })
+      .def_property_readonly("has_value", [](const Handle& h) { return static_cast<bool>(h.get().value()); })
+      .def_property_readonly("dtype", [](const Handle& h) { return from_dtype(h.get().output.spec.dtype); })
+      .def_property_readonly("device", [](const Handle& h) { return device_name(h.get().device); })
+      .def_property("name", [](const Handle& h) { return h.get().name; },
+                    [](const Handle& h, std::string name) { h.get().name = std::move(name); })
+      .def_property_readonly("serial", [](const Handle& h) { return h.get().serial; })
+      .def_property_readonly("op_name", [](const Handle& h) { return h.get().op ? h.get().op->name : ""; })
       .def_property_readonly("made_at", [](const Handle& h) {
-        return h.node->site.code ? site_hooks().describe(h.node->site) : std::string();
+        return h.get().site.code ? site_hooks().describe(h.get().site) : std::string();
       });
 
   m.def(

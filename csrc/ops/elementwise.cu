@@ -1,4 +1,5 @@
-// Elementwise ops on a CUDA device: every functor of elementwise.h and its derivatives, cast, scale and fill_like.
+// Elementwise ops on a CUDA device: every functor of elementwise.h and its derivatives, cast, scale and
+// fill_like.
 #include "ops/kernel_cuda.h"
 
 namespace edfcore::cuda {
@@ -80,9 +81,9 @@ void map_floating(const Launch& l) {
 
 }  // namespace
 
-#define EDF_UNARY_KERNELS(name, functor)                                                   \
-  void name##_kernel(const Launch& l) { map_floating<Value<functor>, 1>(l); }              \
-  void name##_grad_kernel(const Launch& l) { map_floating<Gradient<functor>, 3>(l); }      \
+#define EDF_UNARY_KERNELS(name, functor)                                              \
+  void name##_kernel(const Launch& l) { map_floating<Value<functor>, 1>(l); }         \
+  void name##_grad_kernel(const Launch& l) { map_floating<Gradient<functor>, 3>(l); } \
   void name##_grad2_kernel(const Launch& l) { map_floating<Gradient2<functor>, 4>(l); }
 EDF_UNARY_OPS(EDF_UNARY_KERNELS)
 #undef EDF_UNARY_KERNELS

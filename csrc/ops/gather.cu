@@ -1,5 +1,5 @@
-// Gather and scatter on a CUDA device. A bad index is reported, read as a zero and written nowhere; sums are taken in the
-// order of the index, so that they are the same on every run.
+// Gather and scatter on a CUDA device. A bad index is reported, read as a zero and written nowhere; sums are
+// taken in the order of the index, so that they are the same on every run.
 #include "ops/kernel_cuda.h"
 
 namespace edfcore::cuda {
@@ -46,7 +46,8 @@ template <class Unit>
 void gather(const Launch& l, std::int64_t row_bytes) {
   visit_index(l.in[1].dtype, [&](auto i) {
     using Index = decltype(i);
-    const std::int64_t width = row_bytes / static_cast<std::int64_t>(sizeof(Unit)), units = width * l.in[1].size;
+    const std::int64_t width = row_bytes / static_cast<std::int64_t>(sizeof(Unit)),
+                       units = width * l.in[1].size;
     launch(gather_units<Unit, Index>, blocks_for(units, block_threads), block_threads, 0, l.stream,
            pointer<const Unit>(l.in[0]), pointer<const Index>(l.in[1]), pointer<Unit>(l.out[0]), units, width,
            l.in[0].dims[0], reporter(l, 1));
@@ -56,13 +57,13 @@ void gather(const Launch& l, std::int64_t row_bytes) {
 constexpr int list_size = 1024;  // entries of the index that a block looks at in one go
 constexpr int lists = block_threads / 32;
 
-// A block owns `own` rows of the table and a band of columns. It walks the index once: its warps note, in order, which
-// entries fall on its rows; then every thread adds them to its own elements.
+// A block owns `own` rows of the table and a band of columns. It walks the index once: its warps note, in
+// order, which entries fall on its rows; then every thread adds them to its own elements.
 template <class T, class Index>
 __global__ void __launch_bounds__(block_threads)
-    scatter_add(const T* g, const Index* index, T* out, std::int64_t count, std::int64_t width, std::int64_t rows,
-                int own, int band, std::int64_t bands, Reporter reporter) {
-  EDF_SHARED(std::int32_t, entry, list_size);  // position within the walk's current stretch
+    scatter_add(const T* g, const Index* index, T* out, std::int64_t count, std::int64_t width,
+                std::int64_t rows, int own, int band, std::int64_t bands, Reporter reporter) {
+  EDF_SHARED(std::int32_t, entry, list_size);   // position within the walk's current stretch
   EDF_SHARED(std::int32_t, target, list_size);  // its row, counted from the block's first
   EDF_SHARED(int, found, lists);
   const Division at = divide(static_cast<std::int64_t>(blockIdx.x), bands);
@@ -80,8 +81,7 @@ __global__ void __launch_bounds__(block_threads)
     for (int step = 0; step < part; step += 32) {
       const std::int64_t i = start + warp * part + step + lane;
       const std::int64_t row = i < count ? static_cast<std::int64_t>(index[i]) : -1;
-      if (blockIdx.x == 0 && i < count && (row < 0 || row >= rows))
-        reporter.report(i, row, rows);
+      if (blockIdx.x == 0 && i < count && (row < 0 || row >= rows)) reporter.report(i, row, rows);
       const bool mine = row >= first_row && row < rows && row - first_row < own;
       const unsigned votes = __ballot_sync(0xffffffffu, mine);
       if (mine) {
@@ -113,8 +113,8 @@ __global__ void __launch_bounds__(block_threads)
 
 template <class T, class Index>
 __global__ void __launch_bounds__(block_threads)
-    take_along(const T* x, const Index* index, T* out, std::int64_t size, std::int64_t entries, std::int64_t classes,
-               Reporter reporter) {
+    take_along(const T* x, const Index* index, T* out, std::int64_t size, std::int64_t entries,
+               std::int64_t classes, Reporter reporter) {
   const std::int64_t i = thread_number();
   if (i >= size) return;
   const Checked c = checked(index, i, classes, reporter);
@@ -124,8 +124,8 @@ __global__ void __launch_bounds__(block_threads)
 // One thread an element of the output, which looks through its row's entries: there is one, most of the time.
 template <class T, class Index>
 __global__ void __launch_bounds__(block_threads)
-    put_along(const T* g, const Index* index, T* out, std::int64_t size, std::int64_t entries, std::int64_t classes,
-              Reporter reporter) {
+    put_along(const T* g, const Index* index, T* out, std::int64_t size, std::int64_t entries,
+              std::int64_t classes, Reporter reporter) {
   const std::int64_t i = thread_number();
   if (i >= size) return;
   const Division at = divide(i, classes);
@@ -133,8 +133,7 @@ __global__ void __launch_bounds__(block_threads)
   for (std::int64_t n = at.quotient * entries; n < (at.quotient + 1) * entries; ++n) {
     const std::int64_t c = static_cast<std::int64_t>(index[n]);
     if (c == at.remainder) sum += g[n];
-    if (at.remainder == 0 && (c < 0 || c >= classes))
-      reporter.report(n, c, classes);
+    if (at.remainder == 0 && (c < 0 || c >= classes)) reporter.report(n, c, classes);
   }
   out[i] = sum;
 }
@@ -150,7 +149,8 @@ void gather_rows_kernel(const Launch& l) {
   const View &table = l.in[0], &out = l.out[0];
   if (out.size == 0) return check_index(l, table.dims[0]);
   const std::int64_t element = dtype_size(out.dtype), row_bytes = out.size / l.in[1].size * element;
-  if (row_bytes % 16 == 0 && aligned(table.data, 16) && aligned(out.data, 16)) return gather<Wide>(l, row_bytes);
+  if (row_bytes % 16 == 0 && aligned(table.data, 16) && aligned(out.data, 16))
+    return gather<Wide>(l, row_bytes);
   visit_width(element, [&](auto t) { gather<decltype(t)>(l, row_bytes); });
 }
 
@@ -159,7 +159,8 @@ void scatter_add_rows_kernel(const Launch& l) {
   const std::int64_t rows = out.dims[0];
   if (out.size == 0) return check_index(l, rows);
   const std::int64_t width = out.size / rows;
-  // Few rows: a block for each, so that there are enough of them. Many: shares, so that each reads the index for 32.
+  // Few rows: a block for each, so that there are enough of them. Many: shares, so that each reads the index
+  // for 32.
   const int own = rows < 512 ? 1 : rows < 16384 ? static_cast<int>(rows / 512) : 32;
   const int band = own == 1 ? block_threads : 128;
   const std::int64_t bands = (width + band - 1) / band;
@@ -168,8 +169,8 @@ void scatter_add_rows_kernel(const Launch& l) {
     visit_index(index.dtype, [&](auto i) {
       using Index = decltype(i);
       launch(scatter_add<T, Index>, blocks_for((rows + own - 1) / own * bands, 1), block_threads, 0, l.stream,
-             pointer<const T>(l.in[0]), pointer<const Index>(index), pointer<T>(out), index.size, width, rows, own,
-             band, bands, reporter(l, 1));
+             pointer<const T>(l.in[0]), pointer<const Index>(index), pointer<T>(out), index.size, width, rows,
+             own, band, bands, reporter(l, 1));
     });
   });
 }
@@ -182,8 +183,8 @@ void take_along_last_kernel(const Launch& l) {
     visit_index(index.dtype, [&](auto i) {
       using Index = decltype(i);
       launch(take_along<T, Index>, blocks_for(out.size, block_threads), block_threads, 0, l.stream,
-             pointer<const T>(x), pointer<const Index>(index), pointer<T>(out), out.size, entries_of(index, x),
-             x.dims[x.rank - 1], reporter(l, 1));
+             pointer<const T>(x), pointer<const Index>(index), pointer<T>(out), out.size,
+             entries_of(index, x), x.dims[x.rank - 1], reporter(l, 1));
     });
   });
 }

@@ -23,7 +23,8 @@ constexpr std::int64_t reduce_scratch(std::int64_t in_size, std::int64_t out_siz
   return chunks > 1 ? out_size * chunks * 8 : 0;
 }
 
-// Into how many parts the inner dimension of an (m, k) by (k, n) product is split where its tiles are too few.
+// Into how many parts the inner dimension of an (m, k) by (k, n) product is split where its tiles are too
+// few.
 constexpr std::int64_t matmul_splits(std::int64_t m, std::int64_t n, std::int64_t k) {
   const std::int64_t tiles = ((m + 63) / 64) * ((n + 63) / 64);
   if (tiles < 1 || tiles > 96) return 1;
@@ -33,7 +34,8 @@ constexpr std::int64_t matmul_splits(std::int64_t m, std::int64_t n, std::int64_
 }
 
 // Bytes that matmul and affine need.
-constexpr std::int64_t matmul_scratch(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t element_size) {
+constexpr std::int64_t matmul_scratch(std::int64_t m, std::int64_t n, std::int64_t k,
+                                      std::int64_t element_size) {
   const std::int64_t splits = matmul_splits(m, n, k);
   return splits > 1 ? splits * m * n * element_size : 0;
 }
@@ -75,11 +77,16 @@ void visit_floating(DType dtype, const Body& body) {
 template <class Body>
 void visit_numeric(DType dtype, const Body& body) {
   switch (dtype) {
-    case DType::f64: return body(double{});
-    case DType::i32: return body(std::int32_t{});
-    case DType::i64: return body(std::int64_t{});
-    case DType::u8: return body(std::uint8_t{});
-    default: return body(float{});
+    case DType::f64:
+      return body(double{});
+    case DType::i32:
+      return body(std::int32_t{});
+    case DType::i64:
+      return body(std::int64_t{});
+    case DType::u8:
+      return body(std::uint8_t{});
+    default:
+      return body(float{});
   }
 }
 
@@ -87,9 +94,12 @@ void visit_numeric(DType dtype, const Body& body) {
 template <class Body>
 void visit_index(DType dtype, const Body& body) {
   switch (dtype) {
-    case DType::i64: return body(std::int64_t{});
-    case DType::u8: return body(std::uint8_t{});
-    default: return body(std::int32_t{});
+    case DType::i64:
+      return body(std::int64_t{});
+    case DType::u8:
+      return body(std::uint8_t{});
+    default:
+      return body(std::int32_t{});
   }
 }
 
@@ -97,10 +107,14 @@ void visit_index(DType dtype, const Body& body) {
 template <class Body>
 void visit_width(std::int64_t bytes, const Body& body) {
   switch (bytes) {
-    case 1: return body(std::uint8_t{});
-    case 2: return body(std::uint16_t{});
-    case 8: return body(std::uint64_t{});
-    default: return body(std::uint32_t{});
+    case 1:
+      return body(std::uint8_t{});
+    case 2:
+      return body(std::uint16_t{});
+    case 8:
+      return body(std::uint64_t{});
+    default:
+      return body(std::uint32_t{});
   }
 }
 
@@ -117,7 +131,7 @@ using Raw = Pack<T, V>;
 template <class T, int V>
 using Raw = std::conditional_t<sizeof(Pack<T, V>) < 8, Pack<T, V>,
                                std::conditional_t<sizeof(Pack<T, V>) == 8, uint2,
-                                                  std::conditional_t<sizeof(T) == 8, ulonglong2, uint4>>>;
+                                                  std::conditional_t<sizeof(T) == 8, ulonglong2, uint4> > >;
 #endif
 
 template <class T, int V>
@@ -189,7 +203,8 @@ struct Checked {
 };
 
 template <class Index>
-__device__ Checked checked(const Index* index, std::int64_t row, std::int64_t bound, const Reporter& reporter) {
+__device__ Checked checked(const Index* index, std::int64_t row, std::int64_t bound,
+                           const Reporter& reporter) {
   const std::int64_t value = static_cast<std::int64_t>(index[row]);
   const bool ok = 0 <= value && value < bound;
   if (!ok) reporter.report(row, value, bound);
@@ -217,8 +232,8 @@ struct Larger {  // NaN wins
   }
 };
 
-// Merges the values of `Lanes` neighbouring threads in a fixed order; all of them get the result. All threads of the
-// block must come here. With 256 lanes the block is the group.
+// Merges the values of `Lanes` neighbouring threads in a fixed order; all of them get the result. All threads
+// of the block must come here. With 256 lanes the block is the group.
 template <int Lanes, class A, class Merge>
 __device__ A combine(A value, Merge merge) {
   constexpr int in_warp = Lanes < 32 ? Lanes : 32;
@@ -236,8 +251,8 @@ __device__ A combine(A value, Merge merge) {
   return value;
 }
 
-// How a row is spread: over how many threads, and how many elements each keeps in registers. 0: the row is longer
-// than what they can keep and is read again.
+// How a row is spread: over how many threads, and how many elements each keeps in registers. 0: the row is
+// longer than what they can keep and is read again.
 template <int Lanes, int N>
 struct RowShape {
   static constexpr int lanes = Lanes, n = N, per_block = block_threads / Lanes;
@@ -330,8 +345,8 @@ __device__ MaxSum<T> max_sum_online(const T* x, std::int64_t cols, int lane) {
 
 // ---- elementwise over operands that broadcast ----
 
-// Where the operands of an output lie, its axes merged wherever all operands allow it; axis 0 is the innermost.
-// All are dense, so along axis 0 an operand's stride is 1, or 0 where it is repeated.
+// Where the operands of an output lie, its axes merged wherever all operands allow it; axis 0 is the
+// innermost. All are dense, so along axis 0 an operand's stride is 1, or 0 where it is repeated.
 template <int N>
 struct Broadcast {
   std::int32_t rank;
@@ -388,49 +403,51 @@ __device__ Out apply(const F& f, const In (&x)[N]) {
 // The first `packs` threads write V elements each, the rest one each.
 template <class F, class In, class Out, int N, int V>
 __global__ void __launch_bounds__(block_threads)
-    broadcast_map(F f, Broadcast<N> b, Operands<In, N> in, Out* out, std::int64_t packs, std::int64_t threads) {
+    broadcast_map(F f, Broadcast<N> b, Operands<In, N> in, Out* out, std::int64_t packs,
+                  std::int64_t threads) {
   const std::int64_t thread = thread_number();
   if (thread >= threads) return;
   const std::int64_t first = thread < packs ? thread * V : packs * V + (thread - packs);
   Division d = b.rank > 1 ? divide(first, b.dims[0]) : Division{0, first};
   std::int64_t offset[N];
-EDF_UNROLL
+  EDF_UNROLL
   for (int n = 0; n < N; ++n) offset[n] = d.remainder * b.strides[n][0];
   for (int axis = 1; axis < b.rank; ++axis) {
     d = axis + 1 < b.rank ? divide(d.quotient, b.dims[axis]) : Division{0, d.quotient};
-EDF_UNROLL
+    EDF_UNROLL
     for (int n = 0; n < N; ++n) offset[n] += d.remainder * b.strides[n][axis];
   }
   if (thread >= packs) {
     In x[N];
-EDF_UNROLL
+    EDF_UNROLL
     for (int n = 0; n < N; ++n) x[n] = in.data[n][offset[n]];
     out[first] = apply<Out>(f, x);
     return;
   }
   Pack<In, V> x[N];
-EDF_UNROLL
+  EDF_UNROLL
   for (int n = 0; n < N; ++n) {
     if (b.strides[n][0] != 0) {
       x[n] = load_pack<In, V>(in.data[n] + offset[n]);
     } else {
       const In repeated = in.data[n][offset[n]];
-EDF_UNROLL
+      EDF_UNROLL
       for (int v = 0; v < V; ++v) x[n].v[v] = repeated;
     }
   }
   Pack<Out, V> y;
-EDF_UNROLL
+  EDF_UNROLL
   for (int v = 0; v < V; ++v) {
     In each[N];
-EDF_UNROLL
+    EDF_UNROLL
     for (int n = 0; n < N; ++n) each[n] = x[n].v[v];
     y.v[v] = apply<Out>(f, each);
   }
   store_pack(out + first, y);
 }
 
-// out[i] = f(in[0][i], ...), where every operand broadcasts to the shape of `out`. An operand may be `out` itself.
+// out[i] = f(in[0][i], ...), where every operand broadcasts to the shape of `out`. An operand may be `out`
+// itself.
 template <class In, class Out, int N, class F>
 void map(const Launch& launch_args, const F& f, const View& out, const View* in) {
   constexpr int V = 16 / (sizeof(In) > sizeof(Out) ? sizeof(In) : sizeof(Out));
@@ -443,8 +460,8 @@ void map(const Launch& launch_args, const F& f, const View& out, const View* in)
     wide = wide && (b.strides[n][0] == 0 || aligned(in[n].data, sizeof(In) * V));
   }
   const std::int64_t packs = wide ? out.size / V : 0, threads = packs + (out.size - packs * V);
-  launch(broadcast_map<F, In, Out, N, V>, blocks_for(threads, block_threads), block_threads, 0, launch_args.stream,
-         f, b, operands, pointer<Out>(out), packs, threads);
+  launch(broadcast_map<F, In, Out, N, V>, blocks_for(threads, block_threads), block_threads, 0,
+         launch_args.stream, f, b, operands, pointer<Out>(out), packs, threads);
 }
 
 }  // namespace edfcore::cuda

@@ -1,5 +1,5 @@
-// The log loss on a CUDA device, of probabilities and of scores. The loss of a row whose label is out of range is 0, and
-// the label is reported.
+// The log loss on a CUDA device, of probabilities and of scores. The loss of a row whose label is out of
+// range is 0, and the label is reported.
 #include "ops/kernel_cuda.h"
 
 namespace edfcore::cuda {
@@ -8,7 +8,8 @@ namespace {
 
 template <class T, class Index>
 __global__ void __launch_bounds__(block_threads)
-    log_loss_rows(const T* p, const Index* labels, T* loss, std::int64_t rows, std::int64_t cols, Reporter reporter) {
+    log_loss_rows(const T* p, const Index* labels, T* loss, std::int64_t rows, std::int64_t cols,
+                  Reporter reporter) {
   const std::int64_t row = thread_number();
   if (row >= rows) return;
   const Checked y = checked(labels, row, cols, reporter);
@@ -16,9 +17,9 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 template <class Shape, class T, class Index>
-__global__ void __launch_bounds__(block_threads) log_loss_scores_rows(const T* s, const Index* labels, T* loss,
-                                                                      std::int64_t rows, std::int64_t row_size,
-                                                                      Reporter reporter) {
+__global__ void __launch_bounds__(block_threads)
+    log_loss_scores_rows(const T* s, const Index* labels, T* loss, std::int64_t rows, std::int64_t row_size,
+                         Reporter reporter) {
   const auto [row, lane] = place_in_rows<Shape>();
   const bool live = row < rows;
   const Columns<Shape> cols = live ? static_cast<Columns<Shape>>(row_size) : 0;
@@ -80,7 +81,8 @@ void log_loss_kernel(const Launch& l) {
     visit_index(l.in[1].dtype, [&](auto i) {
       using Index = decltype(i);
       launch(log_loss_rows<T, Index>, blocks_for(rows, block_threads), block_threads, 0, l.stream,
-             pointer<const T>(l.in[0]), pointer<const Index>(l.in[1]), pointer<T>(l.out[0]), rows, cols, reporter(l, 1));
+             pointer<const T>(l.in[0]), pointer<const Index>(l.in[1]), pointer<T>(l.out[0]), rows, cols,
+             reporter(l, 1));
     });
   });
 }
@@ -95,7 +97,8 @@ void log_loss_scores_kernel(const Launch& l) {
       visit_row_shape(cols, [&](auto shape) {
         using Shape = decltype(shape);
         launch(log_loss_scores_rows<Shape, T, Index>, blocks_for(rows, Shape::per_block), block_threads, 0,
-               l.stream, pointer<const T>(l.in[0]), pointer<const Index>(l.in[1]), pointer<T>(l.out[0]), rows, cols, reporter(l, 1));
+               l.stream, pointer<const T>(l.in[0]), pointer<const Index>(l.in[1]), pointer<T>(l.out[0]), rows,
+               cols, reporter(l, 1));
       });
     });
   });
@@ -110,9 +113,9 @@ void log_loss_scores_grad_kernel(const Launch& l) {
       using Index = decltype(i);
       visit_row_shape(cols, [&](auto shape) {
         using Shape = decltype(shape);
-        launch(log_loss_scores_grad_rows<Shape, T, Index>, blocks_for(rows, Shape::per_block), block_threads, 0,
-               l.stream, pointer<const T>(l.in[0]), pointer<const T>(l.in[1]), pointer<const Index>(l.in[2]),
-               pointer<T>(l.out[0]), rows, cols, reporter(l, 2));
+        launch(log_loss_scores_grad_rows<Shape, T, Index>, blocks_for(rows, Shape::per_block), block_threads,
+               0, l.stream, pointer<const T>(l.in[0]), pointer<const T>(l.in[1]),
+               pointer<const Index>(l.in[2]), pointer<T>(l.out[0]), rows, cols, reporter(l, 2));
       });
     });
   });

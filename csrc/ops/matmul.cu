@@ -1,5 +1,6 @@
-// matmul and affine on a CUDA device: register tiles over tiles in shared memory, for any chip, shape and layout. Every
-// element is one chain of multiply-adds in the order of k, or a sum of such chains where k is split.
+// matmul and affine on a CUDA device: register tiles over tiles in shared memory, for any chip, shape and
+// layout. Every element is one chain of multiply-adds in the order of k, or a sum of such chains where k is
+// split.
 #include "ops/kernel_cuda.h"
 
 namespace edfcore::cuda {
@@ -9,7 +10,8 @@ namespace {
 __device__ inline float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 __device__ inline double multiply_add(double a, double b, double c) { return fma(a, b, c); }
 
-// A block computes M by N elements of the result, K of the inner dimension at a time; a thread TM by TN of them.
+// A block computes M by N elements of the result, K of the inner dimension at a time; a thread TM by TN of
+// them.
 template <int M_, int N_, int K_, int TM_, int TN_, int Blocks>
 struct Tiling {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
@@ -34,26 +36,28 @@ struct Problem {
   bool wide_a, wide_b;  // rows can be read in packs of four
 };
 
-// A tile of an operand, on its way from global memory to shared memory by way of registers. `Side` is its extent along m
-// or n. `Along` says that the operand's rows run along k; else they run along m or n.
+// A tile of an operand, on its way from global memory to shared memory by way of registers. `Side` is its
+// extent along m or n. `Along` says that the operand's rows run along k; else they run along m or n.
 template <class T, int Side, int K, bool Along>
 struct Loader {
-  static constexpr int row = Along ? K : Side;          // extent of the tile along the operand's rows
+  static constexpr int row = Along ? K : Side;  // extent of the tile along the operand's rows
   static constexpr int elements = Side * K / block_threads;
   static constexpr int V = elements % 4 == 0 ? 4 : elements;  // consecutive elements that a thread reads
   static constexpr int reads = elements / V;
-  static constexpr int pitch = Side + 4;  // of the tile in shared memory; a multiple of a pack, and no power of two
+  static constexpr int pitch =
+      Side + 4;  // of the tile in shared memory; a multiple of a pack, and no power of two
   static_assert(elements * block_threads == Side * K && row % V == 0);
 
   static constexpr int outer_step = block_threads * V / row;  // from one read of a thread to its next
   static_assert(block_threads * V % row == 0);
 
   T held[reads][V];
-  const T* from;           // the thread's place in the next tile
+  const T* from;  // the thread's place in the next tile
   std::int64_t step_outer, step_tile;
-  int own_k, sides_left;   // its place along k; how much of the operand lies beyond its place along m or n
+  int own_k, sides_left;  // its place along k; how much of the operand lies beyond its place along m or n
 
-  __device__ Loader(const T* x, std::int64_t side0, std::int64_t sides, std::int64_t k0, std::int64_t stride) {
+  __device__ Loader(const T* x, std::int64_t side0, std::int64_t sides, std::int64_t k0,
+                    std::int64_t stride) {
     const int first = static_cast<int>(threadIdx.x) * V, outer = first / row, inner = first % row;
     const std::int64_t at_side = side0 + (Along ? outer : inner), left = sides - at_side;
     own_k = Along ? inner : outer;
@@ -68,7 +72,8 @@ struct Loader {
     EDF_UNROLL
     for (int r = 0; r < reads; ++r) {
       const int k_left = depth - own_k;
-      const int left = Along ? (r * outer_step < sides_left ? k_left : 0) : (r * outer_step < k_left ? sides_left : 0);
+      const int left =
+          Along ? (r * outer_step < sides_left ? k_left : 0) : (r * outer_step < k_left ? sides_left : 0);
       const T* place = from + r * step_outer;
       if (V == 4 && wide && left >= V) {
         constexpr int pack = 16 / static_cast<int>(sizeof(T)) < V ? 16 / static_cast<int>(sizeof(T)) : V;
@@ -108,8 +113,8 @@ __device__ int at_most(std::int64_t n) {
   return n < Most ? static_cast<int>(n) : Most;
 }
 
-// The elements of a thread along one side come in packs of four (or all of them, if fewer), a stride apart, so that
-// neighbouring threads read neighbouring shared memory.
+// The elements of a thread along one side come in packs of four (or all of them, if fewer), a stride apart,
+// so that neighbouring threads read neighbouring shared memory.
 template <int Count, int Threads>
 __device__ constexpr int place_of(int thread, int i) {
   constexpr int pack = Count < 4 ? Count : 4;
@@ -179,7 +184,8 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
     EDF_UNROLL
     for (int j = 0; j < Tile::TN; ++j) {
       const std::int64_t col = n0 + place_of<Tile::TN, Tile::threads_n>(thread_n, j);
-      if (row < p.m && col < p.n) c[row * p.n + col] = p.bias == nullptr ? acc[i][j] : acc[i][j] + p.bias[col];
+      if (row < p.m && col < p.n)
+        c[row * p.n + col] = p.bias == nullptr ? acc[i][j] : acc[i][j] + p.bias[col];
     }
   }
 }
@@ -213,7 +219,8 @@ void visit_tiling(std::int64_t m, std::int64_t n, const Body& body) {
 template <class Tile, class T>
 void launch_tiles(const Launch& l, Problem<T> p, bool trans_a, bool trans_b, std::int64_t splits) {
   p.tiles_n = (p.n + Tile::N - 1) / Tile::N;
-  const dim3 grid(static_cast<unsigned>((p.m + Tile::M - 1) / Tile::M * p.tiles_n), static_cast<unsigned>(splits));
+  const dim3 grid(static_cast<unsigned>((p.m + Tile::M - 1) / Tile::M * p.tiles_n),
+                  static_cast<unsigned>(splits));
   const auto run = [&](auto kernel) { launch(kernel, grid, block_threads, 0, l.stream, p); };
   if (trans_a)
     trans_b ? run(matmul_tiles<Tile, true, true, T>) : run(matmul_tiles<Tile, true, false, T>);
@@ -241,8 +248,8 @@ void product(const Launch& l, bool trans_a, bool trans_b, const T* bias) {
   p.k_per_split = (p.k_per_split + 15) / 16 * 16;  // whole tiles, and packs that stay aligned
   visit_tiling<T>(p.m, p.n, [&](auto tile) { launch_tiles<decltype(tile)>(l, p, trans_a, trans_b, splits); });
   if (splits > 1)
-    launch(sum_splits<T>, blocks_for(c.size, block_threads), block_threads, 0, l.stream, static_cast<const T*>(p.c),
-           bias, pointer<T>(c), c.size, p.n, static_cast<int>(splits));
+    launch(sum_splits<T>, blocks_for(c.size, block_threads), block_threads, 0, l.stream,
+           static_cast<const T*>(p.c), bias, pointer<T>(c), c.size, p.n, static_cast<int>(splits));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
-// sum, mean, max, max_mask, sum_to and broadcast_to on a CUDA device. Terms are joined in an order that depends on
-// shapes alone; few outputs with many terms are reduced in two stages, with partial results in scratch.
+// sum, mean, max, max_mask, sum_to and broadcast_to on a CUDA device. Terms are joined in an order that
+// depends on shapes alone; few outputs with many terms are reduced in two stages, with partial results in
+// scratch.
 #include "ops/kernel_cuda.h"
 
 namespace edfcore::cuda {
@@ -15,7 +16,8 @@ constexpr EDF_HD T lowest() {
   }
 }
 
-// A fold says what is accumulated over the terms of an output. `lift` takes a term, or a partial result as it is.
+// A fold says what is accumulated over the terms of an output. `lift` takes a term, or a partial result as it
+// is.
 struct SumFold {  // in double, so that float32 sums come out correctly rounded but for rare cases
   template <class T>
   using Acc = double;
@@ -177,8 +179,8 @@ __global__ void __launch_bounds__(block_threads) reduce_runs(Reduction r, const 
   }
 }
 
-// Neighbouring outputs lie side by side in memory: a block takes `width` of them (a power of two) and spreads the terms
-// over its rows of threads.
+// Neighbouring outputs lie side by side in memory: a block takes `width` of them (a power of two) and spreads
+// the terms over its rows of threads.
 template <class Fold, Result R, class In, class Out, class Acc>
 __global__ void __launch_bounds__(block_threads)
     reduce_columns(Reduction r, const In* x, Out* out, Acc start, int width, std::int64_t tiles) {
@@ -224,14 +226,14 @@ void reduce_stage(const Launch& l, const Reduction& r, const In* x, Out* out, Ac
     int width = 1;
     while (width < 32 && width < r.kept.dims[0]) width *= 2;
     const std::int64_t tiles = (r.groups + width - 1) / width;
-    launch(reduce_columns<Fold, R, In, Out, Acc>, blocks_for(tiles * r.chunks, 1), block_threads, 0, l.stream, r, x,
-           out, start, width, tiles);
+    launch(reduce_columns<Fold, R, In, Out, Acc>, blocks_for(tiles * r.chunks, 1), block_threads, 0, l.stream,
+           r, x, out, start, width, tiles);
     return;
   }
   visit_lanes(r.per_chunk, [&](auto lanes) {
     constexpr int L = decltype(lanes)::value;
-    launch(reduce_runs<Fold, R, L, In, Out, Acc>, blocks_for(r.groups * r.chunks, block_threads / L), block_threads,
-           0, l.stream, r, x, out, start);
+    launch(reduce_runs<Fold, R, L, In, Out, Acc>, blocks_for(r.groups * r.chunks, block_threads / L),
+           block_threads, 0, l.stream, r, x, out, start);
   });
 }
 

@@ -58,11 +58,12 @@ __global__ void __launch_bounds__(block_threads)
   out[i] = x[from];
 }
 
-// Planes spanned by the output's axis 0 and by axis `across`, along which the input is contiguous: a block turns one
-// tile of a plane in shared memory, so that reads and writes are both of whole lines.
+// Planes spanned by the output's axis 0 and by axis `across`, along which the input is contiguous: a block
+// turns one tile of a plane in shared memory, so that reads and writes are both of whole lines.
 template <class T>
 __global__ void __launch_bounds__(block_threads)
-    permute_tiles(Permutation p, int across, const T* x, T* out, std::int64_t tiles_across, std::int64_t tiles_down) {
+    permute_tiles(Permutation p, int across, const T* x, T* out, std::int64_t tiles_across,
+                  std::int64_t tiles_down) {
   using Row = T[tile + 1];
   EDF_SHARED(Row, shared, tile);
   const Division a = divide(static_cast<std::int64_t>(blockIdx.x), tiles_across);
@@ -92,8 +93,10 @@ void reshape_kernel(const Launch& l) {
   if (l.out[0].data == l.in[0].data) return;
   visit_width(dtype_size(l.out[0].dtype), [&](auto t) {
     using T = decltype(t);
-    const std::int64_t dims[] = {l.out[0].size};  // the same shape on both sides, so that both are one long row
-    const View from{l.in[0].data, dims, 1, l.in[0].dtype, dims[0]}, to{l.out[0].data, dims, 1, l.out[0].dtype, dims[0]};
+    const std::int64_t dims[] = {
+        l.out[0].size};  // the same shape on both sides, so that both are one long row
+    const View from{l.in[0].data, dims, 1, l.in[0].dtype, dims[0]},
+        to{l.out[0].data, dims, 1, l.out[0].dtype, dims[0]};
     map<T, T, 1>(l, Identity{}, to, &from);
   });
 }
@@ -110,13 +113,15 @@ void transpose_kernel(const Launch& l) {
     const T* from = pointer<const T>(x);
     T* to = pointer<T>(out);
     if (across == 0) {
-      launch(permute_rows<T>, blocks_for(out.size, block_threads), block_threads, 0, l.stream, p, from, to, out.size);
+      launch(permute_rows<T>, blocks_for(out.size, block_threads), block_threads, 0, l.stream, p, from, to,
+             out.size);
       return;
     }
-    const std::int64_t tiles_across = (p.dims[across] + tile - 1) / tile, tiles_down = (p.dims[0] + tile - 1) / tile;
+    const std::int64_t tiles_across = (p.dims[across] + tile - 1) / tile,
+                       tiles_down = (p.dims[0] + tile - 1) / tile;
     const std::int64_t planes = out.size / p.dims[across] / p.dims[0];
-    launch(permute_tiles<T>, blocks_for(planes * tiles_across * tiles_down, 1), block_threads, 0, l.stream, p, across,
-           from, to, tiles_across, tiles_down);
+    launch(permute_tiles<T>, blocks_for(planes * tiles_across * tiles_down, 1), block_threads, 0, l.stream, p,
+           across, from, to, tiles_across, tiles_down);
   });
 }
 

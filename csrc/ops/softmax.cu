@@ -1,5 +1,5 @@
-// softmax and log_softmax over the last axis, and their gradients, on a CUDA device: a row is read once and written once
-// as long as its threads can keep it in registers.
+// softmax and log_softmax over the last axis, and their gradients, on a CUDA device: a row is read once and
+// written once as long as its threads can keep it in registers.
 #include "ops/kernel_cuda.h"
 
 namespace edfcore::cuda {
@@ -10,7 +10,8 @@ template <class Shape, bool Log, class T>
 __global__ void __launch_bounds__(block_threads)
     softmax_rows(const T* x, T* y, std::int64_t rows, std::int64_t row_size) {
   const auto [row, lane] = place_in_rows<Shape>();
-  const Columns<Shape> cols = row < rows ? static_cast<Columns<Shape>>(row_size) : 0;  // all reach the barriers
+  const Columns<Shape> cols =
+      row < rows ? static_cast<Columns<Shape>>(row_size) : 0;  // all reach the barriers
   x += row * row_size;
   y += row * row_size;
   if constexpr (Shape::n > 0) {
@@ -69,7 +70,8 @@ __global__ void __launch_bounds__(block_threads)
   } else {
     for (Columns<Shape> col = lane; col < cols; col += Shape::lanes) sum += summand<Log>(g[col], y[col]);
     sum = combine<Shape::lanes>(sum, Plus{});
-    for (Columns<Shape> col = lane; col < cols; col += Shape::lanes) out[col] = gradient<Log>(g[col], y[col], sum);
+    for (Columns<Shape> col = lane; col < cols; col += Shape::lanes)
+      out[col] = gradient<Log>(g[col], y[col], sum);
   }
 }
 

@@ -5,8 +5,8 @@ namespace edfcore::cuda {
 
 namespace {
 
-// The status is read on the device: a step in which a kernel met bad data updates nothing, though the host has not
-// looked yet.
+// The status is read on the device: a step in which a kernel met bad data updates nothing, though the host
+// has not looked yet.
 template <class T>
 struct Descend {
   T rate;
