@@ -27,7 +27,7 @@ from evidence import ROOT, OutOfTimeError, Run, ask, ask_gpu
 FIRST_TESTS = ("test_ops.py", "test_edf.py", "test_golden.py")
 NOT_ABOUT_A_DEVICE = (
     "test_simulator.py",
-    "test_find_package.py",
+    "test_cpp.py",
     "test_device_script.py",
     "test_architecture.py",
 )

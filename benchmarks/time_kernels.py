@@ -91,15 +91,13 @@ def time_kernel(kernel: Kernel, torch: Any, seconds: float) -> Iterator[dict[str
     """The rows of edfcore, of torch where it is, and of NumPy."""
     import edfcore as edf
 
-    arrays = kernel.inputs
-    want = None
+    arrays, want = kernel.inputs, None
+    wait = edf.cuda.synchronize if edf.cuda.is_available() else lambda: None
     if kernel.error is None:
         want = kernel.numpy(*[a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays])
     tensors = [edf.Tensor(a) for a in arrays]
     error = kernel.error if want is None else difference(kernel.edf(*tensors).numpy(), want)
-    yield row(
-        kernel, "edfcore", "cuda", measure(lambda: kernel.edf(*tensors), edf.cuda.synchronize, seconds), error
-    )
+    yield row(kernel, "edfcore", "cuda", measure(lambda: kernel.edf(*tensors), wait, seconds), error)
     if torch is not None and kernel.torch is not None:
         peers = [torch.from_numpy(a).cuda() for a in arrays]
         error = None if want is None else difference(kernel.torch(*peers).detach().cpu().numpy(), want)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy_edf
 
 import edfcore as edf
+import numpy_edf
 
 # build(edf, random) makes a graph and returns its loss and feed(n), which assigns n examples to the inputs.
 Build = Callable[[Any, np.random.Generator], tuple[Any, Callable[[int], None]]]
@@ -53,7 +53,7 @@ def package(module: Any, random: np.random.Generator, n_in: int, n_out: int, nam
     return Phi
 
 
-def classifier(  # noqa: PLR0917
+def classifier(
     module: Any, s: Any, random: np.random.Generator, x: Any, shape: tuple[int, ...], C: int
 ) -> Any:
     """Put Softmax and LogLoss on the scores `s` of C labels; return loss and feed, as a Build does."""

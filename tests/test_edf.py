@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from edf_both import assert_agree, classifier, package
 
 import edfcore as edf
+from edf_both import assert_agree, classifier, package
 
 
 def mlp(n_in: int = 4, n_hidden: int = 5, n_out: int = 3) -> SimpleNamespace:
@@ -338,3 +339,16 @@ def test_a_batch_of_nothing_goes_forward(device: str) -> None:
     edf.Forward()
     assert n.Q.value.shape == (0, 3)
     assert n.ell.value.shape == (0,)
+
+
+def test_another_thread_may_take_over_the_graph(device: str) -> None:
+    """One graph belongs to one thread at a time; which one may change between calls."""
+    p = edf.Parameter(np.ones(3))
+    loss = squares(p)
+    edf.learning_rate = 0.25
+    for _ in range(3):
+        worker = threading.Thread(target=step, args=(loss,))
+        worker.start()
+        worker.join()
+        step(loss)
+    assert np.array_equal(p.value, np.full(3, 0.5**6, np.float32))

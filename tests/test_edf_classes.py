@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edf_both import assert_agree, classifier, package
 
 import edfcore as edf
+from edf_both import assert_agree, classifier, package
 
 
 def squares(*parameters: Any) -> Any:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edf_both import assert_agree, classifier, package
-from numpy_nodes import make_nodes
 
 import edfcore as edf
+from edf_both import assert_agree, classifier, package
+from numpy_nodes import make_nodes
 
 # How a student hands a gradient on. `give(node, d)` must add d to what node.grad is in the end.
 

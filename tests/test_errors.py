@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import wrong_graphs  # noqa: F401  # fills the list
-from wrong_uses import WRONG, Wrong
 
 import edfcore as edf
+import wrong_graphs  # noqa: F401  # fills the list
 from edfcore.demo import idx, weights
+from wrong_uses import WRONG, Wrong
 
 
 def assert_usable() -> None:

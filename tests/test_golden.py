@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy_edf
 import pytest
-from edf_programs import N_LABELS, PROGRAMS, Program, Trajectory, trajectory
 
 import edfcore as edf
+import numpy_edf
+from edf_programs import N_LABELS, PROGRAMS, Program, Trajectory, trajectory
 
 
 def reference(name: str, steps: int, dtype: Any, _made: dict[Any, Trajectory] = {}) -> Trajectory:  # noqa: B006

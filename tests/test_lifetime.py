@@ -153,18 +153,6 @@ def test_a_chain_of_200_000_nodes_runs_and_is_freed(reverse: bool) -> None:
     assert settled() == start
 
 
-def test_an_eager_chain_of_200_000_nodes_runs_and_is_freed() -> None:
-    start = settled()
-    x = edf.Tensor([1.0], requires_grad=True)
-    y = x
-    for _ in range(200_000):
-        y = -y
-    y.backward()
-    assert x.grad.item() == 1
-    del x, y
-    assert settled() == start
-
-
 # Exceptions
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from wrong_uses import At, ones, wrong
 
 import edfcore as edf
+from wrong_uses import At, ones, wrong
 
 # The graph
 
@@ -124,8 +124,7 @@ def affine_with_its_arguments_exchanged(at: At) -> None:
 
 @wrong(
     edf.GraphError,
-    "[affine] Phi is a list: it must be a parameter package with .w and .b (or .W and .B), "
-    "or a pair [W, B].",
+    "[affine] Phi is a list: it must be a parameter package with .w and .b (or .W and .B), or a pair [W, B].",
 )
 def affine_with_three_parameters(at: At) -> None:
     edf.Affine([1, 2, 3], ones(2, 3))
@@ -264,8 +263,7 @@ def own_object_that_is_gone(at: At) -> None:
 
 @wrong(
     edf.GraphError,
-    "a node's input is a Slotted, which cannot be referenced weakly: "
-    'add "__weakref__" to its __slots__.',
+    'a node\'s input is a Slotted, which cannot be referenced weakly: add "__weakref__" to its __slots__.',
 )
 def own_object_with_slots(at: At) -> None:
     class Slotted:
@@ -279,7 +277,7 @@ def own_object_with_slots(at: At) -> None:
 # Devices and settings
 
 
-@wrong(edf.DeviceError, "no device is called 'gpu': use \"cpu\", \"cuda\" or \"cuda:0\".")
+@wrong(edf.DeviceError, 'no device is called \'gpu\': use "cpu", "cuda" or "cuda:0".')
 def device_with_a_wrong_name(at: At) -> None:
     edf.set_device("gpu")
 

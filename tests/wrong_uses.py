@@ -71,9 +71,7 @@ def affine_with_a_wrong_bias(at: At) -> None:
     edf.Forward()
 
 
-@wrong(
-    edf.ShapeError, "[affine] x has shape (3,): it must have 2 axes, (batch, inputs). Node made at {at}."
-)
+@wrong(edf.ShapeError, "[affine] x has shape (3,): it must have 2 axes, (batch, inputs). Node made at {at}.")
 def affine_of_one_example_without_a_batch(at: At) -> None:
     at(edf.Affine(edf.AffineParams(3, 2), ones(3)))
     edf.Forward()
@@ -117,9 +115,7 @@ def labels_as_one_hot_rows(at: At) -> None:
     loss_with(np.eye(3, 5, dtype=int), at)
 
 
-@wrong(
-    edf.ShapeError, "[softmax] x has shape (): it must have a last axis, the classes. Node made at {at}."
-)
+@wrong(edf.ShapeError, "[softmax] x has shape (): it must have a last axis, the classes. Node made at {at}.")
 def softmax_of_a_number(at: At) -> None:
     at(edf.Softmax(edf.Input(1.0)))
     edf.Forward()
@@ -160,9 +156,7 @@ def transpose_with_an_axis_twice(at: At) -> None:
     edf.Forward()
 
 
-@wrong(
-    edf.ShapeError, "[sum] there is no axis 2 in x of shape (2, 3), which has 2 axes. Node made at {at}."
-)
+@wrong(edf.ShapeError, "[sum] there is no axis 2 in x of shape (2, 3), which has 2 axes. Node made at {at}.")
 def sum_over_an_axis_that_is_not_there(at: At) -> None:
     at(edf.Sum(ones(2, 3), axis=2))
     edf.Forward()

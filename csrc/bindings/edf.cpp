@@ -50,7 +50,11 @@ bool has_host_input(const Node& node) {
   return false;
 }
 
-py::list snapshot(const py::object& items) { return py::list(items); }
+py::list copy_of(const py::object& items) {
+  PyObject* list = PySequence_List(items.ptr());
+  if (!list) throw py::error_already_set();
+  return py::reinterpret_steal<py::list>(list);
+}
 
 py::object method(py::handle item, const py::object& name, std::size_t position, const char* list) {
   PyObject* bound = PyObject_GetAttr(item.ptr(), name.ptr());
@@ -63,28 +67,32 @@ py::object method(py::handle item, const py::object& name, std::size_t position,
   return py::reinterpret_steal<py::object>(bound);
 }
 
-// Consecutive nodes of ours run without the GIL; their list keeps them alive meanwhile.
+// Consecutive nodes of ours, which run without the GIL.
+using Segment = std::vector<NodeRef>;
+
 template <class RunOne>
-void flush(std::vector<Node*>& segment, const RunOne& run_one) {
+void flush(Segment& segment, const RunOne& run_one) {
   if (segment.empty()) return;
-  const std::vector<Node*> nodes = std::exchange(segment, {});
+  const Segment nodes = std::exchange(segment, {});
   py::gil_scoped_release release;
-  for (Node* node : nodes) run_one(*node);
+  for (const NodeRef& node : nodes) run_one(*node);
 }
 
 void walk_forward(const py::object& comp_nodes) {
-  const py::list items = snapshot(comp_nodes);
-  std::vector<Node*> segment;
+  // The list itself where it is one: as in Python's own loop, a node made meanwhile runs too.
+  const py::list items = py::isinstance<py::list>(comp_nodes) ? py::list(comp_nodes) : copy_of(comp_nodes);
+  Segment segment;
   for (std::size_t i = 0; i < items.size(); ++i) {
-    if (Node* node = own_node(items[i])) {
+    const py::object item = items[i];
+    if (Node* node = own_node(item)) {
       // Values of objects outside stand still within a segment, so they can be read before it runs.
       for (const Edge& edge : node->inputs)
         if (edge.node->role == Role::host) pull_value(*edge.node, *node->op);
-      segment.push_back(node);
+      segment.emplace_back(node);
       continue;
     }
     flush(segment, run);
-    method(items[i], names().forward, i, "CompNodes")();
+    method(item, names().forward, i, "CompNodes")();
   }
   flush(segment, run);
 }
@@ -99,9 +107,7 @@ void zero_grads(const py::list& items) {
     Node& node = handle->get();
     if (!node.value())
       fail(ErrorKind::graph, "Backward: a node has no value yet: run Forward() first.", made_at(node));
-    node.output.grad = {};
-    node.deferred.clear();
-    node.has_grad = true;
+    zero_grad(node);
   }
 }
 
@@ -119,14 +125,17 @@ void seed_loss(py::handle loss) {
     node.output.grad = filled_like(node, share_of_batch({shape.begin(), shape.end()}));
     return;
   }
-  const py::array value = py::array::ensure(py::object(loss.attr("value")));
+  const py::object held = py::getattr(loss, "value", py::none());
+  if (held.is_none())
+    fail(ErrorKind::graph, "Backward: the loss, a ", Py_TYPE(loss.ptr())->tp_name, ", has no value yet: run Forward() first.");
+  const py::array value = py::array::ensure(held);
   if (!value) throw py::error_already_set();
   const double share = share_of_batch({value.shape(), value.shape() + value.ndim()});
   loss.attr("grad").attr("fill")(share);
 }
 
 void walk_backward(const py::object& comp_nodes, const py::object& parameters, const py::object& loss) {
-  const py::list items = snapshot(comp_nodes), params = snapshot(parameters);
+  const py::list items = copy_of(comp_nodes), params = copy_of(parameters);
   bool listed = false;
   for (py::handle item : items) listed |= item.is(loss);
   if (!listed) {
@@ -137,11 +146,11 @@ void walk_backward(const py::object& comp_nodes, const py::object& parameters, c
   zero_grads(items);
   zero_grads(params);
   seed_loss(loss);
-  std::vector<Node*> segment;
+  Segment segment;
   const auto step = [](Node& node) { backward_step(node); };
   for (std::size_t i = items.size(); i-- > 0;) {
     if (Node* node = own_node(items[i])) {
-      segment.push_back(node);
+      segment.emplace_back(node);
       if (!has_host_input(*node)) continue;
       flush(segment, step);
       for (const Edge& edge : node->inputs)
@@ -162,7 +171,7 @@ bool engine_updates(py::handle parameter) {
 }
 
 void update(const py::object& parameters, double learning_rate) {
-  const py::list items = snapshot(parameters);
+  const py::list items = copy_of(parameters);
   std::vector<Node*> ours;
   const auto flush_ours = [&] {
     const std::vector<Node*> nodes = std::exchange(ours, {});

@@ -1,4 +1,6 @@
 // The handle of a node: what EDF's classes inherit. Values and gradients as NumPy arrays, read and assigned.
+#include <cstring>
+
 #include "bindings/bindings.h"
 #include "core/error.h"
 #include "device/memory.h"
@@ -86,25 +88,35 @@ void need_value(Node& node, const char* action) {
   if (!node.value()) fail(ErrorKind::graph, what_is(node), action, " before it has a value: run Forward() first.", made_at(node));
 }
 
+py::array zeros_like(const Spec& spec) {
+  const DType dtype = is_floating(spec.dtype) ? spec.dtype : graph_dtype();
+  py::array zeros(from_dtype(dtype), std::vector<py::ssize_t>(spec.shape.begin(), spec.shape.end()));
+  std::memset(zeros.mutable_data(), 0, static_cast<std::size_t>(zeros.nbytes()));
+  return zeros;
+}
+
 py::array get_grad(const Handle& handle) {
   Node& node = handle.get();
-  if (node.role == Role::input && node.value()) node.has_grad = true;  // zero, unless somebody adds to it
+  if (node.role == Role::input && node.value()) return zeros_like(node.output.spec);  // gradients stop here
   if (!node.has_grad)
     fail(ErrorKind::graph, what_is(node), "it has no gradient yet: call Backward(loss) first.", made_at(node));
   need_value(node, "its gradient was read");
+  if (!node.deferred.empty()) return as_array(shown_grad(node));
   return hand_out(own_grad(node).value());
 }
 
 void set_grad(const Handle& handle, py::handle array) {
   Node& node = handle.get();
+  if (node.role == Role::input) return;
   need_value(node, "a gradient was assigned");
   if (node.output.grad) {
     const Cell& cell = node.output.grad->value();
     if (same_memory(array, cell.tensor) || same_memory(array, cell.mirror)) return;  // `x.grad += d`
   }
-  node.output.grad = make_leaf(Role::constant, grad_like(node, array, "the assigned gradient"));
-  node.deferred.clear();
-  node.has_grad = true;
+  if (node.shown && same_memory(array, node.shown->handed_out)) return absorb_shown(node);
+  NodeRef grad = make_leaf(Role::constant, grad_like(node, array, "the assigned gradient"));
+  zero_grad(node);
+  node.output.grad = std::move(grad);
 }
 
 // What the lectures' addgrad does, by kind of node: nothing for an input, a sum over the batch for a parameter.
@@ -138,7 +150,7 @@ void backward_one(const Handle& handle) {
     backward_step(node);
   }
   for (const Edge& edge : node.inputs)
-    if (edge.node->role == Role::host) push_grad(*edge.node, py::tuple());
+    if (edge.node->role == Role::host) push_grad(*edge.node, py::module_::import("edfcore").attr("Parameters"));
 }
 
 Handle make_recorded(const Op& op, const py::tuple& inputs, py::handle given) {
@@ -215,10 +227,13 @@ DType graph_dtype() {
 
 Edge as_edge(py::handle object, const Op& op, std::size_t position) {
   if (Handle* handle = as_handle(object)) return {NodeRef(&handle->get()), 0};
-  if (py::hasattr(object, "value") || py::hasattr(object, "forward") || py::hasattr(object, "addgrad"))
-    return {make_host_leaf(object), 0};
   const std::string what = text("[", op.name, "] input ", position);
-  if (object.is_none() || py::isinstance<py::str>(object) || py::isinstance<py::dict>(object))
+  const bool numbers = PyNumber_Check(object.ptr()) || PySequence_Check(object.ptr()) || py::hasattr(object, "__array__");
+  if (!numbers && !object.is_none() && !PyCallable_Check(object.ptr()) && !PyAnySet_Check(object.ptr()))
+    return {make_host_leaf(object), 0};  // its .value may be set later
+  if (py::hasattr(object, "value") || py::hasattr(object, "forward")) return {make_host_leaf(object), 0};
+  if (object.is_none() || py::isinstance<py::str>(object) || py::isinstance<py::bytes>(object) ||
+      py::isinstance<py::dict>(object) || !numbers)
     fail(ErrorKind::graph, what, " is a ", Py_TYPE(object.ptr())->tp_name,
          ": it must be a node, an array, a number, or an object with a .value.");
   Tensor constant = to_tensor(object, graph_dtype(), current_device(), what, false);

@@ -81,7 +81,10 @@ void push_grad(Node& leaf, py::handle parameters) {
 
 void zero_host_grad(py::handle object) {
   const py::object value = py::getattr(object, "value", py::none());
-  if (value.is_none()) fail(ErrorKind::graph, "Backward: a ", type_name(object), " has no value yet: run Forward() first.");
+  if (value.is_none()) {  // a node that only watches
+    py::setattr(object, "grad", py::int_(0));
+    return;
+  }
   const py::array array = py::array::ensure(value);
   if (!array) throw py::error_already_set();
   const py::dtype dtype = array.dtype().kind() == 'f' ? array.dtype() : from_dtype(graph_dtype());

@@ -4,69 +4,25 @@
 #include <algorithm>
 
 #include "device/memory.h"
-#include "graph/run.h"
+#include "graph/vjp.h"
 #include "ops/ops.h"
 
 namespace edfcore {
-namespace {
 
-Value value_of(const Edge& edge) {
-  if (!edge.node) return {};
-  return {edge.node.get(), edge.index, &edge.node->out(edge.index).spec};
-}
-
-// Runs what it is given at once. Without `record` the result forgets what it was made from.
-class RunningBuilder final : public Builder {
- public:
-  explicit RunningBuilder(bool record) : record_(record) {}
-
-  Value emit(const Op& op, std::span<const Value> inputs, const Attrs& attrs) override {
-    std::vector<Edge> edges;
-    edges.reserve(inputs.size());
-    for (const Value& input : inputs) edges.push_back({NodeRef(input.node), input.index});
-    NodeRef node = make_node(op, std::move(edges), attrs);
-    run(*node);
-    if (!record_) {
-      node->inputs.clear();
-      node->op = nullptr;
-      node->role = Role::constant;
-      node->requires_grad = false;
-    }
-    made_.push_back(node);
-    return {node.get(), 0, &node->output.spec};
+Value RunningBuilder::emit(const Op& op, std::span<const Value> inputs, const Attrs& attrs) {
+  std::vector<Edge> edges;
+  edges.reserve(inputs.size());
+  for (const Value& input : inputs) edges.push_back({NodeRef(input.node), input.index});
+  NodeRef node = make_node(op, std::move(edges), attrs);
+  run(*node);
+  if (!record_) {
+    node->inputs.clear();
+    node->op = nullptr;
+    node->role = Role::constant;
+    node->requires_grad = false;
   }
-
- private:
-  bool record_;
-  std::vector<NodeRef> made_;  // a Value is a bare pointer: everything lives until the vjp's results are taken
-};
-
-// Calls a vjp; deliver(i, node) receives each contribution.
-template <class Deliver>
-void call_vjp(const Op& op, std::span<const Edge* const> inputs, std::span<const Value> outputs,
-              std::span<const Value> grads, const Attrs& attrs, Builder& builder, const Deliver& deliver) {
-  Small<Value> in(inputs.size()), result(inputs.size());
-  Small<bool> wanted(inputs.size());
-  bool any = false;
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    in[i] = value_of(*inputs[i]);
-    wanted[i] = inputs[i]->node && inputs[i]->node->requires_grad;
-    any |= wanted[i];
-  }
-  if (!any) return;
-  if (!op.vjp) fail(ErrorKind::graph, "[", op.name, "] has no gradient.");
-  op.vjp(builder, {in, outputs, grads, attrs, wanted, result});
-  for (std::size_t i = 0; i < inputs.size(); ++i)
-    if (wanted[i] && result[i]) deliver(i, NodeRef(result[i].node));
-}
-
-void add_to(Output& output, NodeRef contribution, Builder& builder) {
-  if (!output.grad) {
-    output.grad = std::move(contribution);
-    return;
-  }
-  const Value sum[] = {{output.grad.get(), 0, &output.grad->output.spec}, {contribution.get(), 0, &contribution->output.spec}};
-  output.grad = NodeRef(builder.emit(ops::add, sum, {}).node);
+  made_.push_back(node);
+  return value_of(*node);
 }
 
 Small<const Edge*> pointers(const std::vector<Edge>& edges) {
@@ -75,55 +31,36 @@ Small<const Edge*> pointers(const std::vector<Edge>& edges) {
   return result;
 }
 
-// The gradients that were kept apart go on, each the stable way: to what this node was computed from.
-void pass_deferred(Node& node, Builder& builder) {
-  for (const Deferred& d : node.deferred) {
-    Small<const Edge*> inputs = pointers(d.inputs);
-    inputs[static_cast<std::size_t>(d.input)] = &node.inputs[0];
-    const Value grad[] = {{d.grad.get(), 0, &d.grad->output.spec}};
-    call_vjp(*d.into, inputs, {}, grad, d.resolved, builder, [&](std::size_t i, NodeRef contribution) {
-      add_to(inputs[i]->node->out(inputs[i]->index), std::move(contribution), builder);
-    });
+void add_to(Output& output, NodeRef contribution, Builder& builder) {
+  if (!output.grad) {
+    output.grad = std::move(contribution);
+    return;
   }
+  const Value sum[] = {value_of(*output.grad), value_of(*contribution)};
+  output.grad = NodeRef(builder.emit(ops::add, sum, {}).node);
 }
 
-// The same gradients as a look at this node's own .grad shows them: as if nothing had been fused.
-void settle_deferred(Node& node, Builder& builder) {
-  for (const Deferred& d : std::exchange(node.deferred, {})) {
-    Small<const Edge*> inputs = pointers(d.inputs);
-    const Edge self{NodeRef(&node), 0};
-    inputs[static_cast<std::size_t>(d.input)] = &self;
-    const Value grad[] = {{d.grad.get(), 0, &d.grad->output.spec}};
-    call_vjp(*d.op, inputs, {}, grad, d.resolved, builder, [&](std::size_t i, NodeRef contribution) {
-      if (static_cast<std::int32_t>(i) == d.input) add_to(node.output, std::move(contribution), builder);
-    });
-  }
-}
-
-void defer(Node& node, const Fusion& fusion) {
-  Deferred d{node.op, node.ran, fusion.input, node.inputs, node.resolved, node.output.grad};
-  Node& producer = *std::exchange(d.inputs[static_cast<std::size_t>(fusion.input)], {}).node;
-  producer.deferred.push_back(std::move(d));
-}
+namespace {
 
 void step(Node& node, Builder& builder) {
   if (!node.op) return;
   if (node.assigned) infer_only(node);
   if (!node.ran) return;
-  if (!node.deferred.empty()) pass_deferred(node, builder);
+  absorb_shown(node);
+  pass_deferred(node, builder);
 
   Small<Value, 2> outputs, grads;
   bool zero = true;
   for (std::int32_t i = 0; i < node.outputs(); ++i) {
     Output& out = node.out(i);
-    outputs.push_back({&node, i, &out.spec});
-    grads.push_back(out.grad ? Value{out.grad.get(), 0, &out.grad->output.spec} : Value{});
+    outputs.push_back(value_of(node, i));
+    grads.push_back(out.grad ? value_of(*out.grad) : Value{});
     zero &= !out.grad;
   }
   if (zero) return;
   const bool fused = node.ran != node.op;
   if (fused && node.recorded) {
-    defer(node, *node.op->fuses);
+    defer(node);
     return;
   }
   // The eager face has one value per node, so a gradient from an updated input would be silently wrong.
@@ -134,7 +71,7 @@ void step(Node& node, Builder& builder) {
   Small<const Edge*> inputs = pointers(node.inputs);
   if (fused) inputs = resolve(node).inputs;
   call_vjp(*node.ran, inputs, outputs, grads, node.resolved, builder, [&](std::size_t i, NodeRef contribution) {
-    add_to(inputs[i]->node->out(inputs[i]->index), std::move(contribution), builder);
+    add_to(output_of(*inputs[i]), std::move(contribution), builder);
   });
 }
 
@@ -201,11 +138,14 @@ void accumulate_grad(Output& output, NodeRef contribution) {
   add_to(output, std::move(contribution), builder);
 }
 
+void zero_grad(Node& node) {
+  for (std::int32_t i = 0; i < node.outputs(); ++i) node.out(i).grad = {};
+  node.deferred.clear();
+  node.shown.reset();
+  node.has_grad = true;
+}
+
 Node& own_grad(Node& node) {
-  if (!node.deferred.empty()) {
-    RunningBuilder builder(false);
-    settle_deferred(node, builder);
-  }
   NodeRef& grad = node.output.grad;
   if (!grad) {
     grad = filled_like(node, 0.0);
@@ -220,7 +160,7 @@ NodeRef filled_like(Node& node, double scalar) {
   RunningBuilder builder(false);
   Attrs attrs;
   attrs.scalar = scalar;
-  const Value like[] = {{&node, 0, &node.output.spec}};
+  const Value like[] = {value_of(node)};
   return NodeRef(builder.emit(ops::fill_like, like, attrs).node);
 }
 
@@ -236,7 +176,7 @@ void sgd(std::span<Node* const> parameters, double learning_rate) {
   RunningBuilder builder(false);
   for (Node* p : parameters) {
     if (!p->output.grad) continue;
-    const Value inputs[] = {{p, 0, &p->output.spec}, {p->output.grad.get(), 0, &p->output.grad->output.spec}};
+    const Value inputs[] = {value_of(*p), value_of(*p->output.grad)};
     builder.emit(ops::sgd, inputs, attrs);
   }
 }

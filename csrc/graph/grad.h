@@ -18,8 +18,16 @@ void backward(Node& loss, NodeRef seed, bool record);
 // Adds to the gradient of an output, whose dtype and shape the contribution has.
 void accumulate_grad(Output& output, NodeRef contribution);
 
-// Gives the node's gradient memory of its own, zeros if there was none, and settles what is deferred. For handing it out.
+// Gives the node's gradient memory of its own, zeros if there was none. For handing it out.
 Node& own_grad(Node& node);
+
+// The gradient of a node with deferred parts, as if nothing had been fused: host memory that may be handed out. What is
+// written there counts as added to the node's own gradient, from the next look or step on.
+const Tensor& shown_grad(Node& node);
+void absorb_shown(Node& node);
+
+// Zero, nothing deferred, nothing shown.
+void zero_grad(Node& node);
 
 // A leaf like the node's value, every element the same.
 NodeRef filled_like(Node& node, double scalar);

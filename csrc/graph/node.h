@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -81,6 +82,14 @@ struct Deferred {
   NodeRef grad;               // of the consumer's output
 };
 
+// A gradient with deferred parts in it that was handed out: if its holder writes it, the change is what counts.
+struct Shown {
+  Tensor handed_out;      // on the host
+  Tensor before;          // what it held then
+  NodeRef own;            // the node's own gradient then
+  std::size_t deferred;   // and how many parts were deferred
+};
+
 struct Node {
   std::atomic<std::int32_t> refs{0};
   Role role = Role::constant;
@@ -98,6 +107,7 @@ struct Node {
   Attrs resolved;           // as the last `infer` resolved them
   std::vector<Edge> inputs;
   std::vector<Deferred> deferred;
+  std::unique_ptr<Shown> shown;
   Output output;               // the first, for nearly every op the only one
   std::vector<Output> more;
   std::string name;            // of a parameter, for weights and messages

@@ -4,13 +4,12 @@
 #include <string>
 
 #include "device/memory.h"
+#include "graph/vjp.h"
 #include "ops/cpu_features.h"
 #include "ops/ops.h"
 
 namespace edfcore {
 namespace {
-
-Output& output_of(const Edge& edge) { return edge.node->out(edge.index); }
 
 [[noreturn]] void no_value(const Op& op, const Resolution& what, std::size_t i) {
   const Node& input = *what.inputs[i]->node;

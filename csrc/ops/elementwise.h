@@ -1,5 +1,5 @@
-// Elementwise unary ops: each formula and its derivatives are written once here, for every device and instruction set.
-// A new activation is a functor below and one word in this list.
+// Elementwise unary ops: each formula and its derivatives are written once here, for every device and
+// instruction set. A new activation is a functor below and one word in this list.
 #pragma once
 
 // clang-format off
@@ -27,6 +27,7 @@ EDF_HD inline double sqrt_(double x) { return ::sqrt(x); }
 EDF_HD inline float tanh_(float x) { return tanhf(x); }
 EDF_HD inline double tanh_(double x) { return ::tanh(x); }
 
+// clang-format off
 struct Neg {
   template <class T> EDF_HD static T f(T x) { return -x; }
   template <class T> EDF_HD static T df(T, T) { return T(-1); }
@@ -77,6 +78,7 @@ struct Tanh {
   template <class T> EDF_HD static T df(T, T y) { return T(1) - y * y; }
   template <class T> EDF_HD static T d2f(T, T y) { return T(-2) * y * (T(1) - y * y); }
 };
+// clang-format on
 
 }  // namespace edfcore::EDF_ISA
 

@@ -130,7 +130,7 @@ if TYPE_CHECKING:
     Softmax: type[OpNode]
     LogLoss: type[OpNode]
 
-__all__ = [  # noqa: RUF022
+__all__ = [
     "CompNodes", "Parameters", "learning_rate", "DT",
     "Input", "Parameter", "ParameterPackage", "AffineParams", "Xavier", "CompNode", "OpNode",
     "Forward", "Backward", "SGD", "clear_compgraph", "seed",

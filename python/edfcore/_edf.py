@@ -143,14 +143,10 @@ def node_class(function: OpFunction[...], name: str | None = None) -> type[OpNod
     members: dict[str, Any] = {"function": function, "__doc__": function.__doc__, "__module__": "edfcore"}
     code, arity = function.describe.__code__, function.record.arity
     for i, argument in enumerate(code.co_varnames[: max(arity, 0)]):
-        members[argument] = _input(i)
+        members[argument] = _InputName(i)
     if code.co_argcount == arity == 1:
         members["__init__"] = _unary_init(function.record)
     return type(name, (OpNode,), members)
-
-
-def _input(i: int) -> property:
-    return property(lambda self: self.inputs[i])
 
 
 def _unary_init(record: _core.Op) -> Any:
@@ -172,7 +168,7 @@ NODE_CLASSES: dict[str, type[OpNode]] = {
 }
 
 
-class Affine(NODE_CLASSES["Affine"]):  # type: ignore[misc]  # a class made above
+class Affine(NODE_CLASSES["Affine"]):  # type: ignore[misc, valid-type]  # a class made above
     """X W + b for a parameter package (`.w`/`.b` or `.W`/`.B`) or a pair [W, B], and x of shape (nBatch, nInputs).
 
     (TTIC 31230, "y = Affine([W,B],x)".)

@@ -1,0 +1,82 @@
+// Gradients of fused consumers: kept apart from the producer's own, passed on the stable way, and shown on request as if
+// nothing had been fused.
+#include "device/memory.h"
+#include "graph/grad.h"
+#include "graph/vjp.h"
+
+namespace edfcore {
+namespace {
+
+// What the consumers would have added to this node's gradient without fusion, beside what it has of its own.
+NodeRef total_grad(Node& node) {
+  RunningBuilder builder(false);
+  Output total;
+  total.grad = node.output.grad;
+  for (const Deferred& d : node.deferred) {
+    Small<const Edge*> inputs = pointers(d.inputs);
+    const Edge self{NodeRef(&node), 0};
+    inputs[static_cast<std::size_t>(d.input)] = &self;
+    const Value grad[] = {value_of(*d.grad)};
+    call_vjp(*d.op, inputs, {}, grad, d.resolved, builder, [&](std::size_t i, NodeRef contribution) {
+      if (static_cast<std::int32_t>(i) == d.input) add_to(total, std::move(contribution), builder);
+    });
+  }
+  return total.grad;
+}
+
+// now - before where they differ, so that an untouched infinity adds nothing. True when anything differs.
+template <class T>
+bool difference(const Tensor& now, const Tensor& before, const Tensor& delta) {
+  const T* a = static_cast<const T*>(now.data());
+  const T* b = static_cast<const T*>(before.data());
+  T* d = static_cast<T*>(delta.data());
+  bool any = false;
+  for (std::int64_t i = 0; i < now.spec.shape.size(); ++i) {
+    const bool same = a[i] == b[i] || (a[i] != a[i] && b[i] != b[i]);
+    d[i] = same ? T(0) : a[i] - b[i];
+    any |= !same;
+  }
+  return any;
+}
+
+}  // namespace
+
+void defer(Node& consumer) {
+  const Fusion& fusion = *consumer.op->fuses;
+  Deferred d{consumer.op, consumer.ran, fusion.input, consumer.inputs, consumer.resolved, consumer.output.grad};
+  Node& producer = *std::exchange(d.inputs[static_cast<std::size_t>(fusion.input)], {}).node;
+  producer.deferred.push_back(std::move(d));
+}
+
+void pass_deferred(Node& node, Builder& builder) {
+  for (const Deferred& d : node.deferred) {
+    Small<const Edge*> inputs = pointers(d.inputs);
+    inputs[static_cast<std::size_t>(d.input)] = &node.inputs[0];
+    const Value grad[] = {value_of(*d.grad)};
+    call_vjp(*d.into, inputs, {}, grad, d.resolved, builder, [&](std::size_t i, NodeRef contribution) {
+      add_to(output_of(*inputs[i]), std::move(contribution), builder);
+    });
+  }
+}
+
+const Tensor& shown_grad(Node& node) {
+  if (node.shown && node.shown->own == node.output.grad && node.shown->deferred == node.deferred.size())
+    return node.shown->handed_out;
+  absorb_shown(node);
+  Tensor handed_out = copy_to(total_grad(node)->value().on_device(), cpu_device);
+  Tensor before = copy_to(handed_out, cpu_device);
+  node.shown = std::make_unique<Shown>(Shown{std::move(handed_out), std::move(before), node.output.grad, node.deferred.size()});
+  return node.shown->handed_out;
+}
+
+void absorb_shown(Node& node) {
+  if (!node.shown) return;
+  const std::unique_ptr<Shown> shown = std::move(node.shown);
+  Tensor delta = allocate(shown->before.spec, cpu_device);
+  const bool f64 = delta.spec.dtype == DType::f64;
+  if (f64 ? difference<double>(shown->handed_out, shown->before, delta)
+          : difference<float>(shown->handed_out, shown->before, delta))
+    accumulate_grad(node.output, make_leaf(Role::constant, copy_to(delta, node.value().tensor.device())));
+}
+
+}  // namespace edfcore
