@@ -288,6 +288,20 @@ def test_functions_record_nodes_like_their_classes() -> None:
     assert np.array_equal(a.value, np.full((2, 4), 4))
 
 
+def test_axes_and_shapes_as_numpy_takes_them(device: str) -> None:
+    x = edf.Input(np.arange(6.0).reshape(2, 3))
+    nodes = [
+        edf.Reshape(x, 6),
+        edf.Reshape(x, np.array([3, 2])),
+        edf.Sum(x, axis=np.int64(1)),
+        edf.Mean(x, axis=np.array([0, 1])),
+        edf.Transpose(x, np.array([1, 0])),
+    ]
+    edf.Forward()
+    values = [n.value.tolist() for n in nodes]
+    assert values == [[0, 1, 2, 3, 4, 5], [[0, 1], [2, 3], [4, 5]], [3, 12], 2.5, [[0, 3], [1, 4], [2, 5]]]
+
+
 # Subclasses of ours
 
 

@@ -45,7 +45,7 @@ def addgrad_before_forward(at: At) -> None:
     at(edf.Relu(ones(2))).addgrad(np.ones(2))
 
 
-@wrong(edf.GraphError, "Backward: a node has no value yet: run Forward() first. Node made at {at}.")
+@wrong(edf.GraphError, "Backward: [relu] has no value yet: run Forward() first. Node made at {at}.")
 def backward_before_forward(at: At) -> None:
     edf.Backward(at(edf.Relu(ones(2))))
 
@@ -228,7 +228,7 @@ def own_gradient_of_the_wrong_shape(at: At) -> None:
     edf.Backward(loss)
 
 
-@wrong(edf.GraphError, "[neg] its input, a Silent, has no value yet.")
+@wrong(edf.GraphError, "[neg] its input, a Silent, has no value yet. Node made at {at}.")
 def own_node_that_sets_no_value(at: At) -> None:
     class Silent(Own):
         def forward(self) -> None:
@@ -240,7 +240,8 @@ def own_node_that_sets_no_value(at: At) -> None:
 
 @wrong(
     edf.DTypeError,
-    "[neg] the value of a Texts has dtype <U1: it must hold floating-point numbers, integers or bools.",
+    "[neg] the value of its input, a Texts, has dtype <U1: "
+    "it must hold floating-point numbers, integers or bools. Node made at {at}.",
 )
 def own_node_of_texts(at: At) -> None:
     class Texts(Own):
@@ -251,12 +252,15 @@ def own_node_of_texts(at: At) -> None:
     edf.Forward()
 
 
-@wrong(edf.GraphError, "an object that a node takes as input exists no longer: keep a reference to it.")
+@wrong(
+    edf.GraphError,
+    "[neg] an object that it takes as input exists no longer: keep a reference to it. Node made at {at}.",
+)
 def own_object_that_is_gone(at: At) -> None:
     class Data:
         value = np.ones(3)
 
-    a = edf.Neg(Data())
+    a = at(edf.Neg(Data()))
     a.inputs = ()
     edf.Forward()
 
@@ -285,3 +289,13 @@ def device_with_a_wrong_name(at: At) -> None:
 @wrong(edf.DataError, "set_num_threads(0): at least 1 thread is needed.")
 def no_threads(at: At) -> None:
     edf.set_num_threads(0)
+
+
+@wrong(edf.DTypeError, "edfcore.learning_rate is a str: it must be a number.")
+def learning_rate_in_quotes(at: At) -> None:
+    p = edf.Parameter(np.ones(2))
+    loss = edf.Square(p)
+    edf.Forward()
+    edf.Backward(loss)
+    edf.learning_rate = "0.1"
+    edf.SGD()

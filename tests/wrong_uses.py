@@ -213,7 +213,16 @@ def addgrad_of_another_shape(at: At) -> None:
     a.addgrad(np.ones((4, 2)))
 
 
-@wrong(edf.ShapeError, "a tensor has at most 8 axes.")
+@wrong(
+    edf.ShapeError,
+    "[Parameter] the added gradient, summed over its first axis, has shape (2,), but the value has "
+    "shape (3,). Node made at {at}.",
+)
+def addgrad_of_another_shape_for_a_parameter(at: At) -> None:
+    at(edf.Parameter(np.ones(3))).addgrad(np.ones((4, 2)))
+
+
+@wrong(edf.ShapeError, "[Input] the assigned value has 9 axes: a tensor has at most 8.")
 def input_with_nine_axes(at: At) -> None:
     at(edf.Input()).value = np.ones((1,) * 9)
 

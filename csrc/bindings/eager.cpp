@@ -35,18 +35,31 @@ TensorHandle make_tensor(py::handle data, const py::object& dtype, const py::obj
   return TensorHandle(std::move(node));
 }
 
-// A number or array beside tensors takes the dtype and device of the first of them.
-Edge tensor_edge(py::handle object, const Node* like, const Op& op, std::size_t position) {
-  if (Handle* handle = as_handle(object)) return {NodeRef(&handle->get()), 0};
+// Floating values beside tensors take the dtype of the first of them, integers stay what they are.
+NodeRef tensor_node(py::handle object, const Node* like, const std::string& what) {
+  if (Handle* handle = as_handle(object)) return NodeRef(&handle->get());
   const bool floating = like && is_floating(like->output.spec.dtype);
-  const std::string what = text("[", op.name, "] input ", position);
   Tensor tensor = to_tensor(object, floating ? std::optional(like->output.spec.dtype) : std::nullopt,
                             like ? like->device : current_device(), what, false);
-  if (like && tensor.spec.shape.rank() == 0 && !(tensor.spec.dtype == like->output.spec.dtype)) {
-    const py::object cast = py::array::ensure(object).attr("astype")(from_dtype(like->output.spec.dtype));
-    tensor = to_tensor(cast, std::nullopt, like->device, what, false);
+  return make_leaf(Role::constant, std::move(tensor));
+}
+
+Edge tensor_edge(py::handle object, const Node* like, const Op& op, std::size_t position) {
+  if (like)
+    if (NodeRef number = as_number(object, op, like->device)) return {std::move(number), 0};
+  return {tensor_node(object, like, text("[", op.name, "] input ", position)), 0};
+}
+
+// Nobody will walk back through this node. One that others fuse with keeps the values it was computed from, but not
+// where those came from.
+void forget_history(Node& node) {
+  if (node.op->flags & op_producer) {
+    for (Edge& edge : node.inputs) edge = {make_leaf(Role::constant, edge.node->out(edge.index).value.on_device()), 0};
+    return;
   }
-  return {make_leaf(Role::constant, std::move(tensor)), 0};
+  node.inputs.clear();
+  node.op = nullptr;
+  node.role = Role::constant;
 }
 
 py::object apply(const Op& op, const py::tuple& inputs, const py::object& given) {
@@ -55,7 +68,7 @@ py::object apply(const Op& op, const py::tuple& inputs, const py::object& given)
   for (py::handle input : inputs) {
     Handle* handle = as_handle(input);
     const bool tensor = handle && !handle->get().recorded;
-    if (handle && !tensor) return recorder()(py::cast(&op, py::return_value_policy::reference), inputs, given);
+    if (!tensor && (handle || is_host(input))) return recorder()(py::cast(&op, py::return_value_policy::reference), inputs, given);
     if (tensor && !like) like = &handle->get();
   }
   std::vector<Edge> edges;
@@ -68,22 +81,21 @@ py::object apply(const Op& op, const py::tuple& inputs, const py::object& given)
     run(*node);
   }
   node->requires_grad &= grad_enabled;
-  if (!node->requires_grad && !(op.flags & op_producer)) {  // nobody will walk back through it
-    node->inputs.clear();
-    node->op = nullptr;
-    node->role = Role::constant;
-  }
+  if (!node->requires_grad) forget_history(*node);
   return py::cast(TensorHandle(std::move(node)));
 }
 
 void run_backward(const TensorHandle& loss, const py::object& gradient, bool create_graph) {
   NodeRef seed;
   if (!gradient.is_none()) {
-    const Edge edge = tensor_edge(gradient, &loss.get(), ops::add, 1);
-    if (!(edge.node->output.spec == loss.get().output.spec))
-      fail(ErrorKind::shape, "backward: the given gradient has shape ", edge.node->output.spec.shape,
-           ", but the value has shape ", loss.get().output.spec.shape, ".");
-    seed = edge.node;
+    seed = tensor_node(gradient, &loss.get(), "backward: the given gradient");
+    const Spec &given = seed->output.spec, &value = loss.get().output.spec;
+    if (given.dtype != value.dtype)
+      fail(ErrorKind::dtype, "backward: the given gradient is ", dtype_name(given.dtype), ", but the value is ",
+           dtype_name(value.dtype), ".");
+    if (!(given.shape == value.shape))
+      fail(ErrorKind::shape, "backward: the given gradient has shape ", given.shape, ", but the value has shape ",
+           value.shape, ".");
   }
   py::gil_scoped_release release;
   backward(loss.get(), std::move(seed), create_graph);

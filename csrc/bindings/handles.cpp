@@ -225,13 +225,28 @@ DType graph_dtype() {
   return last_dtype;
 }
 
+NodeRef as_number(py::handle object, const Op& op, Device device) {
+  if (!(op.flags & op_takes_numbers) || as_handle(object)) return {};
+  const bool scalar = PyFloat_Check(object.ptr()) || PyLong_Check(object.ptr()) || PyBool_Check(object.ptr());
+  if (!scalar) {  // an array with no axes, or a NumPy scalar
+    if (!py::hasattr(object, "__array__") || !py::hasattr(object, "ndim") || py::cast<int>(object.attr("ndim")) != 0) return {};
+    if (std::string_view("fiub").find(py::cast<char>(object.attr("dtype").attr("kind"))) == std::string_view::npos) return {};
+  }
+  return make_number(py::cast<double>(py::float_(py::reinterpret_borrow<py::object>(object))), device);
+}
+
+bool is_host(py::handle object) {
+  return !py::hasattr(object, "__array__") && (py::hasattr(object, "value") || py::hasattr(object, "forward"));
+}
+
 Edge as_edge(py::handle object, const Op& op, std::size_t position) {
   if (Handle* handle = as_handle(object)) return {NodeRef(&handle->get()), 0};
+  if (NodeRef number = as_number(object, op, current_device())) return {std::move(number), 0};
   const std::string what = text("[", op.name, "] input ", position);
   const bool numbers = PyNumber_Check(object.ptr()) || PySequence_Check(object.ptr()) || py::hasattr(object, "__array__");
   if (!numbers && !object.is_none() && !PyCallable_Check(object.ptr()) && !PyAnySet_Check(object.ptr()))
     return {make_host_leaf(object), 0};  // its .value may be set later
-  if (py::hasattr(object, "value") || py::hasattr(object, "forward")) return {make_host_leaf(object), 0};
+  if (is_host(object)) return {make_host_leaf(object), 0};
   if (object.is_none() || py::isinstance<py::str>(object) || py::isinstance<py::bytes>(object) ||
       py::isinstance<py::dict>(object) || !numbers)
     fail(ErrorKind::graph, what, " is a ", Py_TYPE(object.ptr())->tp_name,

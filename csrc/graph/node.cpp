@@ -114,6 +114,13 @@ NodeRef make_leaf(Role role, Tensor value) {
   return node;
 }
 
+NodeRef make_number(double number, Device device) {
+  NodeRef node = make_leaf(Role::number, {});
+  node->attrs.scalar = number;
+  node->device = device;
+  return node;
+}
+
 std::string made_at(const Node& node) {
   if (!node.site.code || !site_hooks().describe) return "";
   return " Node made at " + site_hooks().describe(node.site) + ".";

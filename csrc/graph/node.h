@@ -48,6 +48,7 @@ enum class Role : std::uint8_t {
   constant,   // a leaf that nobody assigns
   input,      // a leaf set by assignment, of any shape
   parameter,  // a leaf with a fixed shape, updated in place
+  number,     // a leaf with one element and no dtype of its own: `attrs.scalar`, in the dtype its consumer asks for
   host,       // a leaf whose value comes from, and whose gradient goes to, an object outside the engine
 };
 
@@ -122,6 +123,7 @@ struct Node {
 // A node with nothing run yet. Throws a graph error when the number of inputs is not the op's.
 NodeRef make_node(const Op& op, std::vector<Edge> inputs, const Attrs& attrs);
 NodeRef make_leaf(Role role, Tensor value);
+NodeRef make_number(double number, Device device);  // its dtype is that of the op's other inputs
 
 // " Node made at train.py:14.", or nothing when no site is known.
 std::string made_at(const Node& node);

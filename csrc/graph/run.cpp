@@ -1,6 +1,7 @@
 // Running one node: infer, allocate, launch, look at the status word.
 #include "graph/run.h"
 
+#include <cmath>
 #include <string>
 
 #include "device/memory.h"
@@ -45,9 +46,41 @@ struct Prepared {
   Small<Spec> out;  // and of the outputs, as inferred
 };
 
+template <class T>
+void write_number(Node& leaf, DType dtype) {
+  const T value = static_cast<T>(leaf.attrs.scalar);
+  Tensor tensor = allocate({dtype, {}}, leaf.device);
+  backend(leaf.device).upload(tensor.data(), &value, sizeof value);
+  leaf.output.spec = tensor.spec;
+  leaf.value().set(std::move(tensor));
+}
+
+// Bare numbers take the dtype of the first input that has one.
+void settle_numbers(const Op& op, const Resolution& what) {
+  const Node* like = nullptr;
+  for (const Edge* edge : what.inputs)
+    if (!like && edge->node->role != Role::number) like = edge->node.get();
+  const DType dtype = like && like->output.value ? like->output.value.tensor.spec.dtype : DType::f32;
+  for (const Edge* edge : what.inputs) {
+    Node& leaf = *edge->node;
+    if (leaf.role != Role::number || (leaf.value() && leaf.output.spec.dtype == dtype)) continue;
+    if (!is_floating(dtype) && leaf.attrs.scalar != std::trunc(leaf.attrs.scalar))
+      fail(ErrorKind::dtype, "[", op.name, "] the number ", leaf.attrs.scalar, " is no ", dtype_name(dtype),
+           ": convert the other input with cast.");
+    switch (dtype) {
+      case DType::f64: write_number<double>(leaf, dtype); break;
+      case DType::i32: write_number<std::int32_t>(leaf, dtype); break;
+      case DType::i64: write_number<std::int64_t>(leaf, dtype); break;
+      case DType::u8: write_number<std::uint8_t>(leaf, dtype); break;
+      default: write_number<float>(leaf, DType::f32);
+    }
+  }
+}
+
 Prepared prepare(const Node& node) {
   Prepared p{resolve(node), node.attrs, {}, {}};
-  const Op& op = *p.what.op;
+  const Op& op = *node.op;  // what the user wrote, whatever it fuses into: errors speak of that
+  if (op.flags & op_takes_numbers) settle_numbers(op, p.what);
   Device device;
   for (std::size_t i = 0; i < p.what.inputs.size(); ++i) {
     const Output& input = output_of(*p.what.inputs[i]);
@@ -58,9 +91,9 @@ Prepared prepare(const Node& node) {
       fail(ErrorKind::device, "[", op.name, "] input 0 is on ", device_name(device), " and input ", i, " on ",
            device_name(input.value.tensor.device()), ": move one of them.");
   }
-  p.out.resize(static_cast<std::size_t>(op.outputs));
+  p.out.resize(static_cast<std::size_t>(p.what.op->outputs));
   Inference inference{op, p.in, p.resolved, p.out};
-  op.infer(inference);
+  p.what.op->infer(inference);
   return p;
 }
 
@@ -105,13 +138,13 @@ void execute(Node& node, Prepared& p) {
                         &p.resolved,
                         scratch ? scratch.data() : nullptr,
                         where.status(),
-                        device.type == DeviceType::cpu ? 0 : ops::index_of(op),
+                        device.type == DeviceType::cpu ? 0 : ops::index_of(*node.op),
                         where.stream()};
     const Kernel kernel = device.type == DeviceType::cpu ? cpu_kernel(op.cpu) : op.cuda;
     if (!kernel) fail(ErrorKind::device, "[", op.name, "] has no kernel for ", device_name(device), ".");
     kernel(launch);
     if (device.type == DeviceType::cpu && where.status()->code != Status::ok)
-      fail(ErrorKind::data, status_text(op, where.take_status()));
+      fail(ErrorKind::data, status_text(*node.op, where.take_status()));
   }
 
   for (std::size_t i = 0; i < results.size(); ++i) {

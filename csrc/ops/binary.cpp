@@ -79,7 +79,7 @@ void vjp_div(Builder& b, const VjpArgs& args) {
                  .cuda = EDF_CUDA_KERNEL(op##_kernel), \
                  .vjp = vjp_##op,                      \
                  .inplace = 0,                         \
-                 .flags = op_elementwise};
+                 .flags = op_elementwise | op_takes_numbers};
 EDF_DEFINE_BINARY(add, infer_arithmetic)
 EDF_DEFINE_BINARY(sub, infer_arithmetic)
 EDF_DEFINE_BINARY(mul, infer_arithmetic)

@@ -76,6 +76,7 @@ enum OpFlags : std::uint32_t {
   op_elementwise = 1u << 2,  // element i of the output depends on element i of same-shaped inputs only
   op_view = 1u << 3,         // the output is input 0's memory under another shape
   op_mutates = 1u << 4,      // the output is input 0, updated in place
+  op_takes_numbers = 1u << 6,  // a bare number among the inputs takes the dtype of the others
   op_producer = 1u << 5,     // some op fuses with it, so a node keeps its inputs even when no gradient is wanted
 };
 

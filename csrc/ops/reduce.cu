@@ -1,7 +1,7 @@
 // sum, mean, max, max_mask, sum_to and broadcast_to on a CUDA device. Terms are joined in an order that
 // depends on shapes alone; few outputs with many terms are reduced in two stages, with partial results in
 // scratch.
-#include "ops/kernel_cuda.h"
+#include "ops/rows_cuda.h"
 
 namespace edfcore::cuda {
 
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(block_threads) reduce_runs(Reduction r, const 
 // Neighbouring outputs lie side by side in memory: a block takes `width` of them (a power of two) and spreads
 // the terms over its rows of threads.
 template <class Fold, Result R, class In, class Out, class Acc>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     reduce_columns(Reduction r, const In* x, Out* out, Acc start, int width, std::int64_t tiles) {
   EDF_SHARED(Acc, shared, block_threads);
   const Division at = divide(static_cast<std::int64_t>(blockIdx.x), tiles);

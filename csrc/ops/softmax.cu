@@ -1,13 +1,13 @@
 // softmax and log_softmax over the last axis, and their gradients, on a CUDA device: a row is read once and
 // written once as long as its threads can keep it in registers.
-#include "ops/kernel_cuda.h"
+#include "ops/rows_cuda.h"
 
 namespace edfcore::cuda {
 
 namespace {
 
 template <class Shape, bool Log, class T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, row_blocks)
     softmax_rows(const T* x, T* y, std::int64_t rows, std::int64_t row_size) {
   const auto [row, lane] = place_in_rows<Shape>();
   const Columns<Shape> cols =

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias
+from operator import index
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, SupportsIndex, TypeAlias
 
 from edfcore import _core
 
@@ -48,8 +49,13 @@ def op(describe: Callable[P, Call]) -> OpFunction[P]:
     return OpFunction(describe)
 
 
-def axes_of(axis: int | Sequence[int] | None) -> list[int] | None:
-    """Axes as the engine takes them; None means all."""
-    if axis is None:
-        return None
-    return [axis] if isinstance(axis, int) else list(axis)
+def ints(value: SupportsIndex | Sequence[SupportsIndex]) -> list[int]:
+    """Return axes or a shape as the engine takes them: one number or several, Python's or NumPy's."""
+    if isinstance(value, SupportsIndex):
+        return [index(value)]
+    return [index(i) for i in value]
+
+
+def axes_of(axis: SupportsIndex | Sequence[SupportsIndex] | None) -> list[int] | None:
+    """Return axes as the engine takes them; None means all."""
+    return None if axis is None else ints(axis)

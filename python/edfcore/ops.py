@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edfcore._core import Attrs
-from edfcore._describe import Call, Operand, axes_of, op
+from edfcore._describe import Call, Operand, axes_of, ints, op
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -120,9 +120,9 @@ def max(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = Fa
 
 
 @op
-def broadcast_to(x: Operand, shape: Sequence[int]) -> Call:
+def broadcast_to(x: Operand, shape: int | Sequence[int]) -> Call:
     """x repeated to a shape, by NumPy's rules."""
-    return (x,), Attrs(list(shape))
+    return (x,), Attrs(ints(shape))
 
 
 @op
@@ -138,15 +138,15 @@ def affine(x: Operand, W: Operand, b: Operand) -> Call:
 
 
 @op
-def reshape(x: Operand, shape: Sequence[int]) -> Call:
+def reshape(x: Operand, shape: int | Sequence[int]) -> Call:
     """The same elements in row-major order under another shape, of which one size may be -1."""
-    return (x,), Attrs(list(shape))
+    return (x,), Attrs(ints(shape))
 
 
 @op
 def transpose(x: Operand, axes: Sequence[int] | None = None) -> Call:
     """Axis i of the result is axis axes[i] of x; reversed by default."""
-    return (x,), Attrs([] if axes is None else list(axes))
+    return (x,), Attrs([] if axes is None else ints(axes))
 
 
 @op

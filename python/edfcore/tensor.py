@@ -62,6 +62,9 @@ class _Members(Tensor):
     def __matmul__(self, other: Operand) -> Tensor:
         return ops.matmul(self, other)
 
+    def __rmatmul__(self, other: Operand) -> Tensor:
+        return ops.matmul(other, self)
+
     def __neg__(self) -> Tensor:
         return ops.neg(self)
 
