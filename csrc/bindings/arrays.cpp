@@ -44,7 +44,9 @@ std::optional<DType> engine_dtype(char kind, py::ssize_t size, std::optional<DTy
   }
 }
 
-Shape shape_of(const py::array& array) {
+Shape shape_of(const py::array& array, const std::string& what = "an array") {
+  if (array.ndim() > max_rank)
+    fail(ErrorKind::shape, what, " has ", array.ndim(), " axes: a tensor has at most ", max_rank, ".");
   Shape shape;
   for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) shape.push_back(array.shape(axis));
   return shape;
@@ -77,7 +79,7 @@ Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device
   array = converted(array, *dtype);
   if (!array) throw py::error_already_set();
 
-  const Spec spec{*dtype, shape_of(array)};
+  const Spec spec{*dtype, shape_of(array, what)};
   const bool fresh = array.ptr() != object.ptr();  // a conversion that nobody else holds is as good as a copy
   if (device.type == DeviceType::cpu && (share || fresh) && spec.bytes() > 0)
     return {spec, borrow(array.mutable_data(), spec.bytes(), cpu_device, drop_array, array.inc_ref().ptr())};

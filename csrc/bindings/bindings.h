@@ -67,8 +67,8 @@ void init_handles(py::module_& m);
 
 // hosts.cpp: objects outside the engine, behind leaves of Role::host
 NodeRef make_host_leaf(py::handle object);
-void pull_value(Node& leaf, const Op& consumer);  // from object.value, before a consumer runs
-void push_grad(Node& leaf, py::handle parameters);// to object.addgrad or object.grad, after a consumer's backward step
+void pull_value(Node& leaf, const Node& consumer);  // from object.value, before a consumer runs
+void push_grad(Node& leaf, const Node& consumer, py::handle parameters);// to object.addgrad or object.grad, after a consumer's backward step
 void zero_host_grad(py::handle object);
 void init_hosts();
 

@@ -87,7 +87,7 @@ void walk_forward(const py::object& comp_nodes) {
     if (Node* node = own_node(item)) {
       // Values of objects outside stand still within a segment, so they can be read before it runs.
       for (const Edge& edge : node->inputs)
-        if (edge.node->role == Role::host) pull_value(*edge.node, *node->op);
+        if (edge.node->role == Role::host) pull_value(*edge.node, *node);
       segment.emplace_back(node);
       continue;
     }
@@ -106,7 +106,8 @@ void zero_grads(const py::list& items) {
     }
     Node& node = handle->get();
     if (!node.value())
-      fail(ErrorKind::graph, "Backward: a node has no value yet: run Forward() first.", made_at(node));
+      fail(ErrorKind::graph, "Backward: [", node.op ? node.op->name : "Parameter", "] has no value yet: run Forward() first.",
+           made_at(node));
     zero_grad(node);
   }
 }
@@ -154,7 +155,7 @@ void walk_backward(const py::object& comp_nodes, const py::object& parameters, c
       if (!has_host_input(*node)) continue;
       flush(segment, step);
       for (const Edge& edge : node->inputs)
-        if (edge.node->role == Role::host) push_grad(*edge.node, params);
+        if (edge.node->role == Role::host) push_grad(*edge.node, *node, params);
       continue;
     }
     flush(segment, step);
@@ -170,7 +171,17 @@ bool engine_updates(py::handle parameter) {
   return !own_attributes(parameter).contains(names().sgd);
 }
 
-void update(const py::object& parameters, double learning_rate) {
+double as_rate(const py::object& learning_rate) {
+  const double rate = PyFloat_AsDouble(learning_rate.ptr());
+  if (rate == -1.0 && PyErr_Occurred()) {
+    PyErr_Clear();
+    fail(ErrorKind::dtype, "edfcore.learning_rate is a ", Py_TYPE(learning_rate.ptr())->tp_name, ": it must be a number.");
+  }
+  return rate;
+}
+
+void update(const py::object& parameters, const py::object& given_rate) {
+  const double learning_rate = as_rate(given_rate);
   const py::list items = copy_of(parameters);
   std::vector<Node*> ours;
   const auto flush_ours = [&] {
@@ -189,9 +200,9 @@ void update(const py::object& parameters, double learning_rate) {
   flush_ours();
 }
 
-void sgd_one(const Handle& handle, double learning_rate) {
+void sgd_one(const Handle& handle, const py::object& learning_rate) {
   Node* const node = &handle.get();
-  sgd({&node, 1}, learning_rate);
+  sgd({&node, 1}, as_rate(learning_rate));
 }
 
 }  // namespace

@@ -124,12 +124,14 @@ void addgrad(const Handle& handle, py::object delta) {
   Node& node = handle.get();
   if (node.role == Role::input) return;
   need_value(node, "addgrad was called");
+  bool summed = false;
   if (node.role == Role::parameter) {
     const py::array array = py::array::ensure(delta);
     if (!array) throw py::error_already_set();
-    if (array.ndim() > 0) delta = array.attr("sum")(0);
+    summed = array.ndim() > 0;
+    if (summed) delta = array.attr("sum")(0);
   }
-  accumulate_grad(node.output, make_leaf(Role::constant, grad_like(node, delta, "the added gradient")));
+  accumulate_grad(node.output, make_leaf(Role::constant, grad_like(node, delta, summed ? "the added gradient, summed over its first axis," : "the added gradient")));
   node.has_grad = true;
 }
 
@@ -137,7 +139,7 @@ void forward_one(const Handle& handle) {
   Node& node = handle.get();
   if (!node.op) return;
   for (const Edge& edge : node.inputs)
-    if (edge.node->role == Role::host) pull_value(*edge.node, *node.op);
+    if (edge.node->role == Role::host) pull_value(*edge.node, node);
   py::gil_scoped_release release;
   run(node);
 }
@@ -150,7 +152,7 @@ void backward_one(const Handle& handle) {
     backward_step(node);
   }
   for (const Edge& edge : node.inputs)
-    if (edge.node->role == Role::host) push_grad(*edge.node, py::module_::import("edfcore").attr("Parameters"));
+    if (edge.node->role == Role::host) push_grad(*edge.node, node, py::module_::import("edfcore").attr("Parameters"));
 }
 
 Handle make_recorded(const Op& op, const py::tuple& inputs, py::handle given) {
@@ -175,7 +177,7 @@ Handle make_assigned(bool parameter, py::handle value) {
   node->recorded = true;
   capture_site(*node);
   Handle handle(std::move(node));
-  if (!value.is_none()) set_value(handle, value);
+  if (parameter || !value.is_none()) set_value(handle, value);
   return handle;
 }
 
@@ -185,7 +187,8 @@ py::tuple shape_tuple(const Shape& shape) {
   return result;
 }
 
-py::handle handle_type;  // the class Node itself; lives as long as the module
+py::handle handle_type;       // the class Node itself; lives as long as the module
+py::handle original_addgrad;  // what Node.addgrad is
 
 }  // namespace
 
@@ -216,8 +219,9 @@ DType graph_dtype() {
   static PyObject* last = nullptr;  // one scalar type or dtype object is asked for again and again
   static DType last_dtype = DType::f32;
   if (dt != last) {
-    last_dtype = to_dtype(dt);
-    if (!is_floating(last_dtype)) fail(ErrorKind::dtype, "edfcore.DT must be a floating dtype, not ", dtype_name(last_dtype), ".");
+    const DType dtype = to_dtype(dt);
+    if (!is_floating(dtype)) fail(ErrorKind::dtype, "edfcore.DT must be a floating dtype, not ", dtype_name(dtype), ".");
+    last_dtype = dtype;
     Py_XDECREF(last);
     last = dt;
     Py_INCREF(last);
@@ -240,7 +244,14 @@ bool is_host(py::handle object) {
 }
 
 Edge as_edge(py::handle object, const Op& op, std::size_t position) {
-  if (Handle* handle = as_handle(object)) return {NodeRef(&handle->get()), 0};
+  if (Handle* handle = as_handle(object)) {
+    // A subclass with an addgrad of its own (to clip, to freeze) is to receive its gradient through it.
+    static PyObject* const addgrad_name = PyUnicode_InternFromString("addgrad");
+    const auto found = py::reinterpret_steal<py::object>(
+        PyObject_GetAttr(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())), addgrad_name));
+    if (found.ptr() != original_addgrad.ptr()) return {make_host_leaf(object), 0};
+    return {NodeRef(&handle->get()), 0};
+  }
   if (NodeRef number = as_number(object, op, current_device())) return {std::move(number), 0};
   const std::string what = text("[", op.name, "] input ", position);
   const bool numbers = PyNumber_Check(object.ptr()) || PySequence_Check(object.ptr()) || py::hasattr(object, "__array__");
@@ -306,6 +317,8 @@ void init_handles(py::module_& m) {
       .def_property_readonly("made_at", [](const Handle& h) {
         return h.get().site.code ? site_hooks().describe(h.get().site) : std::string();
       });
+
+  original_addgrad = py::object(node.attr("addgrad")).release();
 
   m.def(
       "find_op",

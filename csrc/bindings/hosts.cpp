@@ -10,7 +10,7 @@
 namespace edfcore {
 namespace {
 
-py::object object_of(const Node& leaf) {
+py::object object_of(const Node& leaf, const Node& consumer) {
 #if PY_VERSION_HEX >= 0x030d0000
   PyObject* object = nullptr;
   if (PyWeakref_GetRef(static_cast<PyObject*>(leaf.host), &object) < 0) throw py::error_already_set();
@@ -19,7 +19,8 @@ py::object object_of(const Node& leaf) {
   PyObject* object = PyWeakref_GetObject(static_cast<PyObject*>(leaf.host));
   if (object && object != Py_None) return py::reinterpret_borrow<py::object>(object);
 #endif
-  fail(ErrorKind::graph, "an object that a node takes as input exists no longer: keep a reference to it.");
+  fail(ErrorKind::graph, "[", consumer.op->name, "] an object that it takes as input exists no longer: keep a reference to it.",
+       made_at(consumer));
 }
 
 const char* type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
@@ -47,19 +48,24 @@ NodeRef make_host_leaf(py::handle object) {
   return leaf;
 }
 
-void pull_value(Node& leaf, const Op& consumer) {
-  const py::object object = object_of(leaf);
+void pull_value(Node& leaf, const Node& consumer) {
+  const py::object object = object_of(leaf, consumer);
   const py::object value = py::getattr(object, "value", py::none());
   if (value.is_none())
-    fail(ErrorKind::graph, "[", consumer.name, "] its input, a ", type_name(object), ", has no value yet.");
-  const std::string what = text("[", consumer.name, "] the value of a ", type_name(object));
-  leaf.output.value.set(to_tensor(value, leaf.attrs.dtype, leaf.device, what, true));
+    fail(ErrorKind::graph, "[", consumer.op->name, "] its input, a ", type_name(object), ", has no value yet.",
+         made_at(consumer));
+  const std::string what = text("[", consumer.op->name, "] the value of its input, a ", type_name(object), ",");
+  try {
+    leaf.output.value.set(to_tensor(value, leaf.attrs.dtype, leaf.device, what, true));
+  } catch (const Error& error) {
+    throw Error(error.kind(), error.what() + made_at(consumer));
+  }
   leaf.output.spec = leaf.output.value.tensor.spec;
 }
 
-void push_grad(Node& leaf, py::handle parameters) {
+void push_grad(Node& leaf, const Node& consumer, py::handle parameters) {
   if (!leaf.output.grad) return;
-  const py::object object = object_of(leaf);
+  const py::object object = object_of(leaf, consumer);
   const bool has_addgrad = py::hasattr(object, "addgrad");
   if (!has_addgrad && !py::hasattr(object, "grad")) {  // plain data: no gradient wanted
     leaf.output.grad = {};

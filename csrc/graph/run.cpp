@@ -12,8 +12,7 @@
 namespace edfcore {
 namespace {
 
-[[noreturn]] void no_value(const Op& op, const Resolution& what, std::size_t i) {
-  const Node& input = *what.inputs[i]->node;
+[[noreturn]] void no_value(const Op& op, const Node& input, std::size_t i) {
   const char* advice = input.role == Role::computed ? "run Forward() first" : "assign its .value first";
   fail(ErrorKind::graph, "[", op.name, "] input ", i, " has no value yet: ", advice, ".");
 }
@@ -77,20 +76,32 @@ void settle_numbers(const Op& op, const Resolution& what) {
   }
 }
 
+// What the user wrote is checked as the user wrote it, whatever it fuses into: errors speak of that.
+void check_as_written(const Node& node) {
+  Small<Spec> in, out;
+  for (const Edge& edge : node.inputs) in.push_back(output_of(edge).value.tensor.spec);
+  out.resize(static_cast<std::size_t>(node.op->outputs));
+  Attrs attrs = node.attrs;
+  Inference inference{*node.op, in, attrs, out};
+  node.op->infer(inference);
+}
+
 Prepared prepare(const Node& node) {
   Prepared p{resolve(node), node.attrs, {}, {}};
-  const Op& op = *node.op;  // what the user wrote, whatever it fuses into: errors speak of that
+  const Op& op = *node.op;
   if (op.flags & op_takes_numbers) settle_numbers(op, p.what);
+  for (std::size_t i = 0; i < node.inputs.size(); ++i)
+    if (!output_of(node.inputs[i]).value) no_value(op, *node.inputs[i].node, i);
   Device device;
   for (std::size_t i = 0; i < p.what.inputs.size(); ++i) {
     const Output& input = output_of(*p.what.inputs[i]);
-    if (!input.value) no_value(*node.op, p.what, i);
     p.in.push_back(input.value.tensor.spec);
     if (i == 0) device = input.value.tensor.device();
     if (!(input.value.tensor.device() == device))
       fail(ErrorKind::device, "[", op.name, "] input 0 is on ", device_name(device), " and input ", i, " on ",
            device_name(input.value.tensor.device()), ": move one of them.");
   }
+  if (p.what.fusion) check_as_written(node);
   p.out.resize(static_cast<std::size_t>(p.what.op->outputs));
   Inference inference{op, p.in, p.resolved, p.out};
   p.what.op->infer(inference);

@@ -51,9 +51,11 @@ def op(describe: Callable[P, Call]) -> OpFunction[P]:
 
 def ints(value: SupportsIndex | Sequence[SupportsIndex]) -> list[int]:
     """Return axes or a shape as the engine takes them: one number or several, Python's or NumPy's."""
-    if isinstance(value, SupportsIndex):
-        return [index(value)]
-    return [index(i) for i in value]
+    try:
+        several = iter(value)  # type: ignore[arg-type]  # a NumPy array has both __iter__ and __index__
+    except TypeError:
+        return [index(value)]  # type: ignore[arg-type]
+    return [index(i) for i in several]
 
 
 def axes_of(axis: SupportsIndex | Sequence[SupportsIndex] | None) -> list[int] | None:

@@ -146,6 +146,7 @@ def node_class(function: OpFunction[...], name: str | None = None) -> type[OpNod
         members[argument] = _InputName(i)
     if code.co_argcount == arity == 1:
         members["__init__"] = _unary_init(function.record)
+        members["__init__"].__qualname__ = f"{name}.__init__"
     return type(name, (OpNode,), members)
 
 
@@ -193,18 +194,19 @@ class Affine(NODE_CLASSES["Affine"]):  # type: ignore[misc, valid-type]  # a cla
 
 
 NODE_CLASSES["Affine"] = Affine
+_CLASS_OF_OP = {made.function.record.name: made for made in NODE_CLASSES.values()}
 
 
 def _record(record: _core.Op, inputs: tuple[Any, ...], attrs: _core.Attrs | None) -> OpNode:
     """Make the node for a function of `edfcore.ops` that met an EDF node."""
-    for made in NODE_CLASSES.values():
-        if made.function.record is record or made.function.record.name == record.name:
-            node: OpNode = made.__new__(made)
-            _core.Node.__init__(node, record, inputs, attrs)
-            node.inputs = inputs
-            _face.CompNodes.append(node)
-            return node
-    raise GraphError(f"[{record.name}] cannot be recorded.")
+    made = _CLASS_OF_OP.get(record.name)
+    if made is None:
+        raise GraphError(f"[{record.name}] cannot be recorded.")
+    node: OpNode = made.__new__(made)
+    _core.Node.__init__(node, record, inputs, attrs)
+    node.inputs = inputs
+    _face.CompNodes.append(node)
+    return node
 
 
 def _repr(node: _core.Node) -> str:
