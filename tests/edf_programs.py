@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from numpy_nodes import make_nodes
 
 N_LABELS = 5

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy_edf
 import pytest
+
+import numpy_edf
 from edf_programs import N_LABELS, PROGRAMS, trajectory
 
 

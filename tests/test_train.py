@@ -29,12 +29,12 @@ pytest.importorskip("matplotlib", reason="--plot needs the extra 'demo'")
 pytest.importorskip("safetensors", reason="--save needs the extra 'demo'")
 
 from rich.console import Console
-from test_demo_data import Quiet, idx_bytes
 from typer.testing import CliRunner
 
 from edfcore import demo
 from edfcore.demo import data, report, train, weights
 from edfcore.demo.cli import app
+from test_demo_data import Quiet, idx_bytes
 
 SHARED = Path(os.environ.get("EDFCORE_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
 COMMAND = [sys.executable, "-m", "edfcore", "train"]

@@ -14,7 +14,8 @@ void drop_array(Buffer& buffer) {
   Py_DECREF(static_cast<PyObject*>(buffer.owner));
 }
 
-// A C-contiguous, aligned, native array of T with the object's values: the object itself where it is one already.
+// A C-contiguous, aligned, native array of T with the object's values: the object itself where it is one
+// already.
 template <class T>
 py::array convert(const py::array& array) {
   constexpr int flags = py::array::c_style | py::array::forcecast | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
@@ -23,24 +24,36 @@ py::array convert(const py::array& array) {
 
 py::array converted(const py::array& array, DType dtype) {
   switch (dtype) {
-    case DType::f32: return convert<float>(array);
-    case DType::f64: return convert<double>(array);
-    case DType::i32: return convert<std::int32_t>(array);
-    case DType::i64: return convert<std::int64_t>(array);
-    case DType::u8: return convert<std::uint8_t>(array);
-    case DType::b1: return convert<bool>(array);
-    default: fail(ErrorKind::dtype, "NumPy has no ", dtype_name(dtype), " arrays.");
+    case DType::f32:
+      return convert<float>(array);
+    case DType::f64:
+      return convert<double>(array);
+    case DType::i32:
+      return convert<std::int32_t>(array);
+    case DType::i64:
+      return convert<std::int64_t>(array);
+    case DType::u8:
+      return convert<std::uint8_t>(array);
+    case DType::b1:
+      return convert<bool>(array);
+    default:
+      fail(ErrorKind::dtype, "NumPy has no ", dtype_name(dtype), " arrays.");
   }
 }
 
 // The dtype that the engine gives values of this NumPy kind and size; nothing for what it does not take.
 std::optional<DType> engine_dtype(char kind, py::ssize_t size, std::optional<DType> floating) {
   switch (kind) {
-    case 'f': return floating ? *floating : size == 8 ? DType::f64 : DType::f32;
-    case 'b': return DType::u8;
-    case 'u': return size == 1 ? DType::u8 : DType::i64;
-    case 'i': return size == 4 ? DType::i32 : DType::i64;
-    default: return {};
+    case 'f':
+      return floating ? *floating : size == 8 ? DType::f64 : DType::f32;
+    case 'b':
+      return DType::u8;
+    case 'u':
+      return size == 1 ? DType::u8 : DType::i64;
+    case 'i':
+      return size == 4 ? DType::i32 : DType::i64;
+    default:
+      return {};
   }
 }
 
@@ -100,8 +113,8 @@ py::array as_array(const Tensor& host, bool writable) {
 bool same_memory(py::handle object, const Tensor& host) {
   if (!host || !py::isinstance<py::array>(object)) return false;
   const auto array = py::reinterpret_borrow<py::array>(object);
-  return array.data() == host.data() && (array.flags() & py::array::c_style) && shape_of(array) == host.spec.shape &&
-         array.dtype().equal(from_dtype(host.spec.dtype));
+  return array.data() == host.data() && (array.flags() & py::array::c_style) &&
+         shape_of(array) == host.spec.shape && array.dtype().equal(from_dtype(host.spec.dtype));
 }
 
 }  // namespace edfcore

@@ -1,5 +1,6 @@
-// What the files of this room share. It is the only room that sees Python: it converts, forwards, and lets go of the
-// GIL while the engine runs. No strong reference to a Python object is kept in C++, except to arrays and code objects.
+// What the files of this room share. It is the only room that sees Python: it converts, forwards, and lets go
+// of the GIL while the engine runs. No strong reference to a Python object is kept in C++, except to arrays
+// and code objects.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -39,28 +40,30 @@ struct TensorHandle : Handle {
 };
 
 // arrays.cpp
-DType to_dtype(py::handle dtype);                 // from a name, a NumPy dtype or scalar type; throws a dtype error
+DType to_dtype(py::handle dtype);  // from a name, a NumPy dtype or scalar type; throws a dtype error
 py::dtype from_dtype(DType dtype);
-// The values of `object` in memory on `device`. Floating values take the dtype `floating` where one is given; integers
-// and bools stay what they are. `what` names the object in the dtype error that is thrown for anything else.
-// With `share`, a fitting NumPy array is borrowed instead of copied.
-Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device, const std::string& what, bool share);
+// The values of `object` in memory on `device`. Floating values take the dtype `floating` where one is given;
+// integers and bools stay what they are. `what` names the object in the dtype error that is thrown for
+// anything else. With `share`, a fitting NumPy array is borrowed instead of copied.
+Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device, const std::string& what,
+                 bool share);
 py::array as_array(const Tensor& host, bool writable = true);  // an array over the tensor's own memory
 bool same_memory(py::handle object, const Tensor& host);
 
 // sites.cpp
-void capture_site(Node& node);                    // the innermost Python frame outside this package
+void capture_site(Node& node);  // the innermost Python frame outside this package
 void init_sites(py::module_& m);
 
 // handles.cpp
-Handle* as_handle(py::handle object);             // null when it is not one
-const Attrs* as_attrs(py::handle attrs);          // null for None
+Handle* as_handle(py::handle object);     // null when it is not one
+const Attrs* as_attrs(py::handle attrs);  // null for None
 Device& current_device();
-DType graph_dtype();                              // edfcore.DT
+DType graph_dtype();  // edfcore.DT
 // An input of a recorded node: a node of ours, an array or number, or an object of the user's with a .value.
 // A number for an op that takes them; null for anything else.
 NodeRef as_number(py::handle object, const Op& op, Device device);
-// True for an object of the user's that stands for a value: it has .value or forward(), and is no array or number.
+// True for an object of the user's that stands for a value: it has .value or forward(), and is no array or
+// number.
 bool is_host(py::handle object);
 Edge as_edge(py::handle object, const Op& op, std::size_t position);
 void init_handles(py::module_& m);
@@ -68,7 +71,8 @@ void init_handles(py::module_& m);
 // hosts.cpp: objects outside the engine, behind leaves of Role::host
 NodeRef make_host_leaf(py::handle object);
 void pull_value(Node& leaf, const Node& consumer);  // from object.value, before a consumer runs
-void push_grad(Node& leaf, const Node& consumer, py::handle parameters);// to object.addgrad or object.grad, after a consumer's backward step
+void push_grad(Node& leaf, const Node& consumer,
+               py::handle parameters);  // to object.addgrad or object.grad, after a consumer's backward step
 void zero_host_grad(py::handle object);
 void init_hosts();
 

@@ -16,7 +16,8 @@ py::object& recorder() {
   return *function;
 }
 
-TensorHandle make_tensor(py::handle data, const py::object& dtype, const py::object& device, bool requires_grad) {
+TensorHandle make_tensor(py::handle data, const py::object& dtype, const py::object& device,
+                         bool requires_grad) {
   const Device where = device.is_none() ? current_device() : parse_device(py::cast<std::string>(device));
   py::object source = py::reinterpret_borrow<py::object>(data);
   std::optional<DType> floating;
@@ -50,11 +51,12 @@ Edge tensor_edge(py::handle object, const Node* like, const Op& op, std::size_t 
   return {tensor_node(object, like, text("[", op.name, "] input ", position)), 0};
 }
 
-// Nobody will walk back through this node. One that others fuse with keeps the values it was computed from, but not
-// where those came from.
+// Nobody will walk back through this node. One that others fuse with keeps the values it was computed from,
+// but not where those came from.
 void forget_history(Node& node) {
   if (node.op->flags & op_producer) {
-    for (Edge& edge : node.inputs) edge = {make_leaf(Role::constant, edge.node->out(edge.index).value.on_device()), 0};
+    for (Edge& edge : node.inputs)
+      edge = {make_leaf(Role::constant, edge.node->out(edge.index).value.on_device()), 0};
     return;
   }
   node.inputs.clear();
@@ -68,7 +70,8 @@ py::object apply(const Op& op, const py::tuple& inputs, const py::object& given)
   for (py::handle input : inputs) {
     Handle* handle = as_handle(input);
     const bool tensor = handle && !handle->get().recorded;
-    if (!tensor && (handle || is_host(input))) return recorder()(py::cast(&op, py::return_value_policy::reference), inputs, given);
+    if (!tensor && (handle || is_host(input)))
+      return recorder()(py::cast(&op, py::return_value_policy::reference), inputs, given);
     if (tensor && !like) like = &handle->get();
   }
   std::vector<Edge> edges;
@@ -91,11 +94,11 @@ void run_backward(const TensorHandle& loss, const py::object& gradient, bool cre
     seed = tensor_node(gradient, &loss.get(), "backward: the given gradient");
     const Spec &given = seed->output.spec, &value = loss.get().output.spec;
     if (given.dtype != value.dtype)
-      fail(ErrorKind::dtype, "backward: the given gradient is ", dtype_name(given.dtype), ", but the value is ",
-           dtype_name(value.dtype), ".");
+      fail(ErrorKind::dtype, "backward: the given gradient is ", dtype_name(given.dtype),
+           ", but the value is ", dtype_name(value.dtype), ".");
     if (!(given.shape == value.shape))
-      fail(ErrorKind::shape, "backward: the given gradient has shape ", given.shape, ", but the value has shape ",
-           value.shape, ".");
+      fail(ErrorKind::shape, "backward: the given gradient has shape ", given.shape,
+           ", but the value has shape ", value.shape, ".");
   }
   py::gil_scoped_release release;
   backward(loss.get(), std::move(seed), create_graph);
@@ -112,10 +115,11 @@ void set_grad(const TensorHandle& tensor, const py::object& grad) {
     return;
   }
   Handle* handle = as_handle(grad);
-  if (!handle) fail(ErrorKind::dtype, "Tensor.grad must be a Tensor or None, not a ", Py_TYPE(grad.ptr())->tp_name, ".");
+  if (!handle)
+    fail(ErrorKind::dtype, "Tensor.grad must be a Tensor or None, not a ", Py_TYPE(grad.ptr())->tp_name, ".");
   if (!(handle->get().output.spec == tensor.get().output.spec))
-    fail(ErrorKind::shape, "Tensor.grad of shape ", handle->get().output.spec.shape, " was assigned to a tensor of shape ",
-         tensor.get().output.spec.shape, ".");
+    fail(ErrorKind::shape, "Tensor.grad of shape ", handle->get().output.spec.shape,
+         " was assigned to a tensor of shape ", tensor.get().output.spec.shape, ".");
   tensor.get().output.grad = handle->node;
 }
 
@@ -129,27 +133,31 @@ py::array to_numpy(const TensorHandle& tensor) {
 }  // namespace
 
 void init_eager(py::module_& m) {
-  py::class_<TensorHandle, Handle>(m, "Tensor", R"(A dense array on one device that remembers what it was computed from.
+  py::class_<TensorHandle, Handle>(m, "Tensor",
+                                   R"(A dense array on one device that remembers what it was computed from.
 
 Ops on tensors run at once. `backward()` then gives every tensor with `requires_grad` its `.grad`.)")
       .def(py::init(&make_tensor), py::arg("data"), py::arg("dtype") = py::none(), py::kw_only(),
            py::arg("device") = py::none(), py::arg("requires_grad") = false)
-      .def("backward", &run_backward, py::arg("gradient") = py::none(), py::kw_only(), py::arg("create_graph") = false)
+      .def("backward", &run_backward, py::arg("gradient") = py::none(), py::kw_only(),
+           py::arg("create_graph") = false)
       .def("numpy", &to_numpy, "The values as a read-only array; on the CPU without a copy.")
       .def_property("grad", &get_grad, &set_grad)
-      .def_property("requires_grad", [](const TensorHandle& t) { return t.get().requires_grad; },
-                    [](const TensorHandle& t, bool on) {
-                      if (t.get().op) fail(ErrorKind::graph, "requires_grad can be set on leaves only.");
-                      t.get().requires_grad = on;
-                    })
+      .def_property(
+          "requires_grad", [](const TensorHandle& t) { return t.get().requires_grad; },
+          [](const TensorHandle& t, bool on) {
+            if (t.get().op) fail(ErrorKind::graph, "requires_grad can be set on leaves only.");
+            t.get().requires_grad = on;
+          })
       .def("detach", [](const TensorHandle& t) {
         return TensorHandle(make_leaf(Role::constant, t.get().value().tensor));
       });
   m.def("apply", &apply, py::arg("op"), py::arg("inputs"), py::arg("attrs") = py::none(),
         "Runs an op on tensors, or records it when an input is a recorded node.");
   m.def("set_recorder", [](py::object function) { recorder() = std::move(function); }, py::arg("function"));
-  m.def("set_grad_enabled", [](bool on) { return std::exchange(grad_enabled, on); }, py::arg("enabled"),
-        "Returns what was set before.");
+  m.def(
+      "set_grad_enabled", [](bool on) { return std::exchange(grad_enabled, on); }, py::arg("enabled"),
+      "Returns what was set before.");
 }
 
 }  // namespace edfcore

@@ -1,4 +1,5 @@
-// EDF's three calls: walks over a Python list in which nodes of ours and objects of the user's stand in any order.
+// EDF's three calls: walks over a Python list in which nodes of ours and objects of the user's stand in any
+// order.
 #include "bindings/bindings.h"
 #include "core/error.h"
 #include "graph/grad.h"
@@ -106,8 +107,8 @@ void zero_grads(const py::list& items) {
     }
     Node& node = handle->get();
     if (!node.value())
-      fail(ErrorKind::graph, "Backward: [", node.op ? node.op->name : "Parameter", "] has no value yet: run Forward() first.",
-           made_at(node));
+      fail(ErrorKind::graph, "Backward: [", node.op ? node.op->name : "Parameter",
+           "] has no value yet: run Forward() first.", made_at(node));
     zero_grad(node);
   }
 }
@@ -128,7 +129,8 @@ void seed_loss(py::handle loss) {
   }
   const py::object held = py::getattr(loss, "value", py::none());
   if (held.is_none())
-    fail(ErrorKind::graph, "Backward: the loss, a ", Py_TYPE(loss.ptr())->tp_name, ", has no value yet: run Forward() first.");
+    fail(ErrorKind::graph, "Backward: the loss, a ", Py_TYPE(loss.ptr())->tp_name,
+         ", has no value yet: run Forward() first.");
   const py::array value = py::array::ensure(held);
   if (!value) throw py::error_already_set();
   const double share = share_of_batch({value.shape(), value.shape() + value.ndim()});
@@ -142,7 +144,8 @@ void walk_backward(const py::object& comp_nodes, const py::object& parameters, c
   if (!listed) {
     if (!as_handle(loss) && !py::hasattr(loss, "forward"))
       fail(ErrorKind::graph, "Backward: the loss is a ", Py_TYPE(loss.ptr())->tp_name, ", not a node.");
-    fail(ErrorKind::graph, "Backward: the loss is not among CompNodes: the graph was cleared or re-bound after it was made.");
+    fail(ErrorKind::graph,
+         "Backward: the loss is not among CompNodes: the graph was cleared or re-bound after it was made.");
   }
   zero_grads(items);
   zero_grads(params);
@@ -175,7 +178,8 @@ double as_rate(const py::object& learning_rate) {
   const double rate = PyFloat_AsDouble(learning_rate.ptr());
   if (rate == -1.0 && PyErr_Occurred()) {
     PyErr_Clear();
-    fail(ErrorKind::dtype, "edfcore.learning_rate is a ", Py_TYPE(learning_rate.ptr())->tp_name, ": it must be a number.");
+    fail(ErrorKind::dtype, "edfcore.learning_rate is a ", Py_TYPE(learning_rate.ptr())->tp_name,
+         ": it must be a number.");
   }
   return rate;
 }
@@ -211,8 +215,9 @@ void init_edf(py::module_& m) {
   const py::object node = m.attr("Node");
   originals().forward = node.attr("forward");
   originals().backward = node.attr("backward");
-  m.def("set_original_sgd", [](py::object function) { originals().sgd = std::move(function); }, py::arg("function"),
-        "Tells which function is Parameter.SGD when nobody has overridden it.");
+  m.def(
+      "set_original_sgd", [](py::object function) { originals().sgd = std::move(function); },
+      py::arg("function"), "Tells which function is Parameter.SGD when nobody has overridden it.");
   m.def("forward", &walk_forward, py::arg("comp_nodes"));
   m.def("backward", &walk_backward, py::arg("comp_nodes"), py::arg("parameters"), py::arg("loss"));
   m.def("sgd", &update, py::arg("parameters"), py::arg("learning_rate"));

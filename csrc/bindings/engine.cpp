@@ -25,23 +25,33 @@ void init_engine(py::module_& m) {
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
   m.def("isa", [] { return isa_name(current_isa()); }, "The instruction set that CPU kernels run in.");
-  m.def("set_device", [](const std::string& name) {
-    const Device device = parse_device(name);
-    backend(device);  // throws when it is not there
-    current_device() = device;
-  }, py::arg("name"));
+  m.def(
+      "set_device",
+      [](const std::string& name) {
+        const Device device = parse_device(name);
+        backend(device);  // throws when it is not there
+        current_device() = device;
+      },
+      py::arg("name"));
   m.def("get_device", [] { return device_name(current_device()); });
   m.def("cuda_build", &cuda_build, "\"cuda\", \"sim\" or \"none\": what this build holds.");
   m.def("cuda_device_count", &cuda_device_count);
   m.def("cuda_why_not", &cuda_why_not);
   m.def("cuda_device_description", &cuda_device_description, py::arg("index") = 0);
-  m.def("synchronize", [](const std::string& device) {
-    py::gil_scoped_release release;
-    backend(parse_device(device)).synchronize();
-  }, py::arg("device"));
+  m.def(
+      "synchronize",
+      [](const std::string& device) {
+        py::gil_scoped_release release;
+        backend(parse_device(device)).synchronize();
+      },
+      py::arg("device"));
   m.def("memory_stats", &memory_stats, py::arg("device"));
-  m.def("reset_peak_memory", [](const std::string& device) { backend(parse_device(device)).reset_peak(); }, py::arg("device"));
-  m.def("empty_cache", [](const std::string& device) { backend(parse_device(device)).empty_cache(); }, py::arg("device"));
+  m.def(
+      "reset_peak_memory", [](const std::string& device) { backend(parse_device(device)).reset_peak(); },
+      py::arg("device"));
+  m.def(
+      "empty_cache", [](const std::string& device) { backend(parse_device(device)).empty_cache(); },
+      py::arg("device"));
 }
 
 }  // namespace edfcore

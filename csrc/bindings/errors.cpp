@@ -7,12 +7,18 @@ namespace {
 
 const char* class_name(ErrorKind kind) {
   switch (kind) {
-    case ErrorKind::shape: return "ShapeError";
-    case ErrorKind::dtype: return "DTypeError";
-    case ErrorKind::data: return "DataError";
-    case ErrorKind::device: return "DeviceError";
-    case ErrorKind::memory: return "OutOfMemoryError";
-    case ErrorKind::graph: return "GraphError";
+    case ErrorKind::shape:
+      return "ShapeError";
+    case ErrorKind::dtype:
+      return "DTypeError";
+    case ErrorKind::data:
+      return "DataError";
+    case ErrorKind::device:
+      return "DeviceError";
+    case ErrorKind::memory:
+      return "OutOfMemoryError";
+    case ErrorKind::graph:
+      return "GraphError";
   }
   return "Error";
 }

@@ -13,7 +13,8 @@ namespace {
 
 std::string what_is(const Node& node) {
   if (node.op) return text("[", node.op->name, "] ");
-  if (node.role == Role::parameter) return node.name.empty() ? "[Parameter] " : text("[Parameter ", node.name, "] ");
+  if (node.role == Role::parameter)
+    return node.name.empty() ? "[Parameter] " : text("[Parameter ", node.name, "] ");
   return "[Input] ";
 }
 
@@ -25,8 +26,9 @@ py::array hand_out(Cell& cell) {
 py::array get_value(const Handle& handle) {
   Node& node = handle.get();
   if (!node.value())
-    fail(ErrorKind::graph, what_is(node), "it has no value yet: ",
-         node.op ? "run Forward() first." : "assign its .value first.", made_at(node));
+    fail(ErrorKind::graph, what_is(node),
+         "it has no value yet: ", node.op ? "run Forward() first." : "assign its .value first.",
+         made_at(node));
   return hand_out(node.value());
 }
 
@@ -44,13 +46,15 @@ void set_value(const Handle& handle, py::handle array) {
   }
   const DType floating = node.op && cell ? node.output.spec.dtype : node.attrs.dtype;
   const bool keeps_shape = node.role == Role::parameter && cell;
-  Tensor next = to_tensor(array, floating, keeps_shape || !cell ? node.device : cell.tensor.device(), what_is(node) + "the assigned value", true);
+  Tensor next = to_tensor(array, floating, keeps_shape || !cell ? node.device : cell.tensor.device(),
+                          what_is(node) + "the assigned value", true);
   if (node.role == Role::parameter && !is_floating(next.spec.dtype)) {
-    next = to_tensor(py::array(py::array::ensure(array).attr("astype")(from_dtype(floating))), floating, node.device, "", true);
+    next = to_tensor(py::array(py::array::ensure(array).attr("astype")(from_dtype(floating))), floating,
+                     node.device, "", true);
   }
   if (keeps_shape && !(next.spec.shape == node.output.spec.shape))
-    fail(ErrorKind::shape, what_is(node), "a value of shape ", next.spec.shape, " was assigned to a parameter of shape ",
-         node.output.spec.shape, ".", made_at(node));
+    fail(ErrorKind::shape, what_is(node), "a value of shape ", next.spec.shape,
+         " was assigned to a parameter of shape ", node.output.spec.shape, ".", made_at(node));
   if (keeps_shape) {  // in place, as a NumPy EDF's parameter is seen by all who hold its array
     copy_into(cell.on_device(), next);
     cell.updated();
@@ -77,15 +81,17 @@ Tensor grad_like(Node& node, py::handle array, const char* what) {
       tensor = to_tensor(wide.attr("astype")(from_dtype(spec.dtype)), spec.dtype, cpu_device, what, true);
     } catch (py::error_already_set& error) {
       if (!error.matches(PyExc_ValueError)) throw;
-      fail(ErrorKind::shape, what_is(node), what, " has shape ", tensor.spec.shape, ", but the value has shape ",
-           spec.shape, ".", made_at(node));
+      fail(ErrorKind::shape, what_is(node), what, " has shape ", tensor.spec.shape,
+           ", but the value has shape ", spec.shape, ".", made_at(node));
     }
   }
   return copy_to(tensor, device);
 }
 
 void need_value(Node& node, const char* action) {
-  if (!node.value()) fail(ErrorKind::graph, what_is(node), action, " before it has a value: run Forward() first.", made_at(node));
+  if (!node.value())
+    fail(ErrorKind::graph, what_is(node), action, " before it has a value: run Forward() first.",
+         made_at(node));
 }
 
 py::array zeros_like(const Spec& spec) {
@@ -99,7 +105,8 @@ py::array get_grad(const Handle& handle) {
   Node& node = handle.get();
   if (node.role == Role::input && node.value()) return zeros_like(node.output.spec);  // gradients stop here
   if (!node.has_grad)
-    fail(ErrorKind::graph, what_is(node), "it has no gradient yet: call Backward(loss) first.", made_at(node));
+    fail(ErrorKind::graph, what_is(node), "it has no gradient yet: call Backward(loss) first.",
+         made_at(node));
   need_value(node, "its gradient was read");
   if (!node.deferred.empty()) return as_array(shown_grad(node));
   return hand_out(own_grad(node).value());
@@ -119,7 +126,8 @@ void set_grad(const Handle& handle, py::handle array) {
   node.output.grad = std::move(grad);
 }
 
-// What the lectures' addgrad does, by kind of node: nothing for an input, a sum over the batch for a parameter.
+// What the lectures' addgrad does, by kind of node: nothing for an input, a sum over the batch for a
+// parameter.
 void addgrad(const Handle& handle, py::object delta) {
   Node& node = handle.get();
   if (node.role == Role::input) return;
@@ -131,7 +139,10 @@ void addgrad(const Handle& handle, py::object delta) {
     summed = array.ndim() > 0;
     if (summed) delta = array.attr("sum")(0);
   }
-  accumulate_grad(node.output, make_leaf(Role::constant, grad_like(node, delta, summed ? "the added gradient, summed over its first axis," : "the added gradient")));
+  accumulate_grad(node.output, make_leaf(Role::constant,
+                                         grad_like(node, delta,
+                                                   summed ? "the added gradient, summed over its first axis,"
+                                                          : "the added gradient")));
   node.has_grad = true;
 }
 
@@ -152,7 +163,8 @@ void backward_one(const Handle& handle) {
     backward_step(node);
   }
   for (const Edge& edge : node.inputs)
-    if (edge.node->role == Role::host) push_grad(*edge.node, node, py::module_::import("edfcore").attr("Parameters"));
+    if (edge.node->role == Role::host)
+      push_grad(*edge.node, node, py::module_::import("edfcore").attr("Parameters"));
 }
 
 Handle make_recorded(const Op& op, const py::tuple& inputs, py::handle given) {
@@ -193,7 +205,9 @@ py::handle original_addgrad;  // what Node.addgrad is
 }  // namespace
 
 Node& Handle::get() const {
-  if (!node) fail(ErrorKind::graph, "a node was used before its base class was constructed: call super().__init__() first.");
+  if (!node)
+    fail(ErrorKind::graph,
+         "a node was used before its base class was constructed: call super().__init__() first.");
   return *node;
 }
 
@@ -220,7 +234,8 @@ DType graph_dtype() {
   static DType last_dtype = DType::f32;
   if (dt != last) {
     const DType dtype = to_dtype(dt);
-    if (!is_floating(dtype)) fail(ErrorKind::dtype, "edfcore.DT must be a floating dtype, not ", dtype_name(dtype), ".");
+    if (!is_floating(dtype))
+      fail(ErrorKind::dtype, "edfcore.DT must be a floating dtype, not ", dtype_name(dtype), ".");
     last_dtype = dtype;
     Py_XDECREF(last);
     last = dt;
@@ -233,14 +248,19 @@ NodeRef as_number(py::handle object, const Op& op, Device device) {
   if (!(op.flags & op_takes_numbers) || as_handle(object)) return {};
   const bool scalar = PyFloat_Check(object.ptr()) || PyLong_Check(object.ptr()) || PyBool_Check(object.ptr());
   if (!scalar) {  // an array with no axes, or a NumPy scalar
-    if (!py::hasattr(object, "__array__") || !py::hasattr(object, "ndim") || py::cast<int>(object.attr("ndim")) != 0) return {};
-    if (std::string_view("fiub").find(py::cast<char>(object.attr("dtype").attr("kind"))) == std::string_view::npos) return {};
+    if (!py::hasattr(object, "__array__") || !py::hasattr(object, "ndim") ||
+        py::cast<int>(object.attr("ndim")) != 0)
+      return {};
+    if (std::string_view("fiub").find(py::cast<char>(object.attr("dtype").attr("kind"))) ==
+        std::string_view::npos)
+      return {};
   }
   return make_number(py::cast<double>(py::float_(py::reinterpret_borrow<py::object>(object))), device);
 }
 
 bool is_host(py::handle object) {
-  return !py::hasattr(object, "__array__") && (py::hasattr(object, "value") || py::hasattr(object, "forward"));
+  return !py::hasattr(object, "__array__") &&
+         (py::hasattr(object, "value") || py::hasattr(object, "forward"));
 }
 
 Edge as_edge(py::handle object, const Op& op, std::size_t position) {
@@ -254,7 +274,8 @@ Edge as_edge(py::handle object, const Op& op, std::size_t position) {
   }
   if (NodeRef number = as_number(object, op, current_device())) return {std::move(number), 0};
   const std::string what = text("[", op.name, "] input ", position);
-  const bool numbers = PyNumber_Check(object.ptr()) || PySequence_Check(object.ptr()) || py::hasattr(object, "__array__");
+  const bool numbers =
+      PyNumber_Check(object.ptr()) || PySequence_Check(object.ptr()) || py::hasattr(object, "__array__");
   if (!numbers && !object.is_none() && !PyCallable_Check(object.ptr()) && !PyAnySet_Check(object.ptr()))
     return {make_host_leaf(object), 0};  // its .value may be set later
   if (is_host(object)) return {make_host_leaf(object), 0};
@@ -277,13 +298,14 @@ void init_handles(py::module_& m) {
       .def("__repr__", [](const Op& op) { return text("<op ", op.name, ">"); });
 
   py::class_<Attrs>(m, "Attrs", "What an op is asked for beside its inputs.")
-      .def(py::init([](const std::optional<std::vector<std::int64_t>>& ints, bool keepdims, bool trans_a, bool trans_b,
-                       const py::object& dtype, double scalar) {
+      .def(py::init([](const std::optional<std::vector<std::int64_t>>& ints, bool keepdims, bool trans_a,
+                       bool trans_b, const py::object& dtype, double scalar) {
              Attrs attrs;
              attrs.n_ints = all_axes;
              if (ints) {
                if (ints->size() > static_cast<std::size_t>(max_attr_ints))
-                 fail(ErrorKind::shape, "a tensor has at most ", max_rank, " axes, but ", ints->size(), " were named.");
+                 fail(ErrorKind::shape, "a tensor has at most ", max_rank, " axes, but ", ints->size(),
+                      " were named.");
                attrs.n_ints = static_cast<std::int32_t>(ints->size());
                std::copy(ints->begin(), ints->end(), attrs.ints);
              }
@@ -294,8 +316,9 @@ void init_handles(py::module_& m) {
              attrs.scalar = scalar;
              return attrs;
            }),
-           py::arg("ints") = py::none(), py::kw_only(), py::arg("keepdims") = false, py::arg("trans_a") = false,
-           py::arg("trans_b") = false, py::arg("dtype") = py::none(), py::arg("scalar") = 0.0);
+           py::arg("ints") = py::none(), py::kw_only(), py::arg("keepdims") = false,
+           py::arg("trans_a") = false, py::arg("trans_b") = false, py::arg("dtype") = py::none(),
+           py::arg("scalar") = 0.0);
 
   auto node = py::class_<Handle>(m, "Node", "A node of a recorded graph.");
   handle_type = node;
@@ -310,8 +333,9 @@ void init_handles(py::module_& m) {
       .def_property_readonly("has_value", [](const Handle& h) { return static_cast<bool>(h.get().value()); })
       .def_property_readonly("dtype", [](const Handle& h) { return from_dtype(h.get().output.spec.dtype); })
       .def_property_readonly("device", [](const Handle& h) { return device_name(h.get().device); })
-      .def_property("name", [](const Handle& h) { return h.get().name; },
-                    [](const Handle& h, std::string name) { h.get().name = std::move(name); })
+      .def_property(
+          "name", [](const Handle& h) { return h.get().name; },
+          [](const Handle& h, std::string name) { h.get().name = std::move(name); })
       .def_property_readonly("serial", [](const Handle& h) { return h.get().serial; })
       .def_property_readonly("op_name", [](const Handle& h) { return h.get().op ? h.get().op->name : ""; })
       .def_property_readonly("made_at", [](const Handle& h) {

@@ -1,5 +1,6 @@
-// Objects outside the engine (a user's NumPy node, a parameter class of their own) behind leaves of Role::host:
-// known by a weak reference, read before a consumer runs, handed gradients after its backward step.
+// Objects outside the engine (a user's NumPy node, a parameter class of their own) behind leaves of
+// Role::host: known by a weak reference, read before a consumer runs, handed gradients after its backward
+// step.
 #include <cstring>
 
 #include "bindings/bindings.h"
@@ -19,8 +20,8 @@ py::object object_of(const Node& leaf, const Node& consumer) {
   PyObject* object = PyWeakref_GetObject(static_cast<PyObject*>(leaf.host));
   if (object && object != Py_None) return py::reinterpret_borrow<py::object>(object);
 #endif
-  fail(ErrorKind::graph, "[", consumer.op->name, "] an object that it takes as input exists no longer: keep a reference to it.",
-       made_at(consumer));
+  fail(ErrorKind::graph, "[", consumer.op->name,
+       "] an object that it takes as input exists no longer: keep a reference to it.", made_at(consumer));
 }
 
 const char* type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
@@ -52,9 +53,10 @@ void pull_value(Node& leaf, const Node& consumer) {
   const py::object object = object_of(leaf, consumer);
   const py::object value = py::getattr(object, "value", py::none());
   if (value.is_none())
-    fail(ErrorKind::graph, "[", consumer.op->name, "] its input, a ", type_name(object), ", has no value yet.",
-         made_at(consumer));
-  const std::string what = text("[", consumer.op->name, "] the value of its input, a ", type_name(object), ",");
+    fail(ErrorKind::graph, "[", consumer.op->name, "] its input, a ", type_name(object),
+         ", has no value yet.", made_at(consumer));
+  const std::string what =
+      text("[", consumer.op->name, "] the value of its input, a ", type_name(object), ",");
   try {
     leaf.output.value.set(to_tensor(value, leaf.attrs.dtype, leaf.device, what, true));
   } catch (const Error& error) {

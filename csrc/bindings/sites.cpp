@@ -16,7 +16,9 @@ bool is_ours(PyCodeObject* code) {
 
 #if PY_VERSION_HEX >= 0x030b0000
 std::int32_t position_of(PyFrameObject* frame) { return PyFrame_GetLasti(frame); }
-int line_of(const Site& site) { return PyCode_Addr2Line(static_cast<PyCodeObject*>(site.code), site.position); }
+int line_of(const Site& site) {
+  return PyCode_Addr2Line(static_cast<PyCodeObject*>(site.code), site.position);
+}
 #else
 std::int32_t position_of(PyFrameObject* frame) { return PyFrame_GetLineNumber(frame); }
 int line_of(const Site& site) { return site.position; }

@@ -1,4 +1,5 @@
-// Buffer: a counted piece of memory, owned by a backend or borrowed from outside (a NumPy array, a donated tensor).
+// Buffer: a counted piece of memory, owned by a backend or borrowed from outside (a NumPy array, a donated
+// tensor).
 #pragma once
 
 #include <atomic>

@@ -1,5 +1,5 @@
-// What a kernel sees. Plain data only: this header is compiled once per instruction set and by the CUDA compiler,
-// so it holds no inline function that a linker could share between them.
+// What a kernel sees. Plain data only: this header is compiled once per instruction set and by the CUDA
+// compiler, so it holds no inline function that a linker could share between them.
 #pragma once
 
 #include <cstdint>
@@ -33,8 +33,8 @@ struct Attrs {
 
 inline constexpr std::int32_t all_axes = -1;
 
-// An error that only the data show (a label out of range). A kernel writes the first it meets, with code last;
-// the executor raises. On the CPU "first" means the lowest row; on a GPU any one of them.
+// An error that only the data show (a label out of range). A kernel writes the first it meets, with code
+// last; the executor raises. On the CPU "first" means the lowest row; on a GPU any one of them.
 struct Status {
   enum Code : std::int32_t { ok = 0, index_out_of_range = 1, nan_refused = 2 };
   std::int32_t code;
@@ -54,7 +54,7 @@ struct Launch {
   void* scratch;  // engine-owned, 64-byte aligned, of the size that Op::scratch asked for
   Status* status;
   std::int32_t op;  // what a kernel writes to Status::op
-  void* stream;  // cudaStream_t on a GPU, null on the CPU
+  void* stream;     // cudaStream_t on a GPU, null on the CPU
 };
 
 // Never allocates, synchronises or throws, so that it can always be replayed and captured.

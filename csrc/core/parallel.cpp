@@ -102,7 +102,8 @@ struct State {
   int threads = default_threads();
 };
 
-// Leaked on purpose: workers may outlive static destruction, and a forked child must not join threads it does not have.
+// Leaked on purpose: workers may outlive static destruction, and a forked child must not join threads it does
+// not have.
 State& state() {
   static State* const instance = [] {
 #if defined(__unix__) || defined(__APPLE__)

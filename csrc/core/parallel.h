@@ -1,14 +1,16 @@
-// The thread pool. Work comes as numbered chunks whose number depends on shapes alone, so that results are the same
-// for any number of threads. Starts no thread before first use, survives fork, parks when idle.
+// The thread pool. Work comes as numbered chunks whose number depends on shapes alone, so that results are
+// the same for any number of threads. Starts no thread before first use, survives fork, parks when idle.
 #pragma once
 
 #include <cstdint>
 
 namespace edfcore {
 
-// Runs task(context, chunk) once for every chunk in [0, chunks), on the caller and on idle workers, and returns when
-// all are done. One chunk runs on the caller without touching the pool. Calls from within a task run serially.
-void parallel_chunks(std::int64_t chunks, void (*task)(void* context, std::int64_t chunk), void* context) noexcept;
+// Runs task(context, chunk) once for every chunk in [0, chunks), on the caller and on idle workers, and
+// returns when all are done. One chunk runs on the caller without touching the pool. Calls from within a task
+// run serially.
+void parallel_chunks(std::int64_t chunks, void (*task)(void* context, std::int64_t chunk),
+                     void* context) noexcept;
 
 // Threads used from now on, the caller among them: EDFCORE_NUM_THREADS or the number of cores at start.
 int num_threads();

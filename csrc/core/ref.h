@@ -1,4 +1,5 @@
-// Ref<T>: an intrusive reference count's pointer. T supplies retain(T*) and release(T*), found by its namespace.
+// Ref<T>: an intrusive reference count's pointer. T supplies retain(T*) and release(T*), found by its
+// namespace.
 #pragma once
 
 #include <utility>

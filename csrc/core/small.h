@@ -1,4 +1,5 @@
-// Small<T, N>: a move-only vector whose first N elements need no heap, for the short lists that every op handles.
+// Small<T, N>: a move-only vector whose first N elements need no heap, for the short lists that every op
+// handles.
 #pragma once
 
 #include <algorithm>

@@ -16,8 +16,8 @@ namespace {
 
 constexpr std::size_t alignment = 64;
 constexpr std::size_t smallest = 64;
-constexpr std::size_t largest_cached = std::size_t{1} << 26;   // larger blocks go back to the system
-constexpr std::size_t most_cached = std::size_t{1} << 28;      // bytes kept in all free lists together
+constexpr std::size_t largest_cached = std::size_t{1} << 26;  // larger blocks go back to the system
+constexpr std::size_t most_cached = std::size_t{1} << 28;     // bytes kept in all free lists together
 
 // Blocks are powers of two up to a page and multiples of an eighth of one beyond, so little is wasted.
 std::size_t block_size(std::size_t bytes) {
@@ -29,7 +29,8 @@ std::size_t block_size(std::size_t bytes) {
 // Every block size up to largest_cached has a bucket: 8 per power of two.
 std::size_t bucket_of(std::size_t block) {
   const std::size_t power = std::bit_floor(block);
-  return static_cast<std::size_t>(std::countr_zero(power)) * 8 + (block - power) / std::max<std::size_t>(1, power / 8);
+  return static_cast<std::size_t>(std::countr_zero(power)) * 8 +
+         (block - power) / std::max<std::size_t>(1, power / 8);
 }
 
 class CpuBackend final : public Backend {
@@ -110,7 +111,8 @@ class CpuBackend final : public Backend {
 
   void drop_cache() {
     for (void*& head : free_)
-      while (head) ::operator delete(std::exchange(head, *static_cast<void**>(head)), std::align_val_t{alignment});
+      while (head)
+        ::operator delete(std::exchange(head, *static_cast<void**>(head)), std::align_val_t{alignment});
     stats_.cached_bytes = 0;
   }
 

@@ -1,5 +1,5 @@
-// Gradients of fused consumers: kept apart from the producer's own, passed on the stable way, and shown on request as if
-// nothing had been fused.
+// Gradients of fused consumers: kept apart from the producer's own, passed on the stable way, and shown on
+// request as if nothing had been fused.
 #include "device/memory.h"
 #include "graph/grad.h"
 #include "graph/vjp.h"
@@ -43,7 +43,8 @@ bool difference(const Tensor& now, const Tensor& before, const Tensor& delta) {
 
 void defer(Node& consumer) {
   const Fusion& fusion = *consumer.op->fuses;
-  Deferred d{consumer.op, consumer.ran, fusion.input, consumer.inputs, consumer.resolved, consumer.output.grad};
+  Deferred d{consumer.op,     consumer.ran,      fusion.input,
+             consumer.inputs, consumer.resolved, consumer.output.grad};
   Node& producer = *std::exchange(d.inputs[static_cast<std::size_t>(fusion.input)], {}).node;
   producer.deferred.push_back(std::move(d));
 }
@@ -65,7 +66,8 @@ const Tensor& shown_grad(Node& node) {
   absorb_shown(node);
   Tensor handed_out = copy_to(total_grad(node)->value().on_device(), cpu_device);
   Tensor before = copy_to(handed_out, cpu_device);
-  node.shown = std::make_unique<Shown>(Shown{std::move(handed_out), std::move(before), node.output.grad, node.deferred.size()});
+  node.shown = std::make_unique<Shown>(
+      Shown{std::move(handed_out), std::move(before), node.output.grad, node.deferred.size()});
   return node.shown->handed_out;
 }
 

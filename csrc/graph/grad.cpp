@@ -66,13 +66,15 @@ void step(Node& node, Builder& builder) {
   // The eager face has one value per node, so a gradient from an updated input would be silently wrong.
   for (const Edge& edge : node.inputs)
     if (!node.recorded && edge.version != edge.node->version)
-      fail(ErrorKind::graph, "[", node.op->name, "] an input was updated in place since this node ran: its gradient ",
-           "would be wrong.", made_at(node));
+      fail(ErrorKind::graph, "[", node.op->name,
+           "] an input was updated in place since this node ran: its gradient ", "would be wrong.",
+           made_at(node));
   Small<const Edge*> inputs = pointers(node.inputs);
   if (fused) inputs = resolve(node).inputs;
-  call_vjp(*node.ran, inputs, outputs, grads, node.resolved, builder, [&](std::size_t i, NodeRef contribution) {
-    add_to(output_of(*inputs[i]), std::move(contribution), builder);
-  });
+  call_vjp(*node.ran, inputs, outputs, grads, node.resolved, builder,
+           [&](std::size_t i, NodeRef contribution) {
+             add_to(output_of(*inputs[i]), std::move(contribution), builder);
+           });
 }
 
 std::uint64_t next_mark() {
@@ -93,7 +95,8 @@ std::vector<NodeRef> reverse_tape(Node& loss) {
       found.push_back(edge.node);
     }
   }
-  std::sort(found.begin(), found.end(), [](const NodeRef& a, const NodeRef& b) { return a->serial > b->serial; });
+  std::sort(found.begin(), found.end(),
+            [](const NodeRef& a, const NodeRef& b) { return a->serial > b->serial; });
   return found;
 }
 
@@ -166,7 +169,9 @@ NodeRef filled_like(Node& node, double scalar) {
 
 void sgd(std::span<Node* const> parameters, double learning_rate) {
   for (Node* p : parameters) {
-    if (!p->has_grad) fail(ErrorKind::graph, "[sgd] a parameter has no gradient yet: call Backward(loss) first.", made_at(*p));
+    if (!p->has_grad)
+      fail(ErrorKind::graph, "[sgd] a parameter has no gradient yet: call Backward(loss) first.",
+           made_at(*p));
     if (p->output.grad && !(p->output.grad->output.spec == p->output.spec))
       fail(ErrorKind::shape, "[sgd] a parameter of shape ", p->output.spec.shape, " has a gradient of shape ",
            p->output.grad->output.spec.shape, ".", made_at(*p));

@@ -5,14 +5,14 @@
 
 namespace edfcore {
 
-// One node's part of a backward pass: from the gradient of its outputs to that of its inputs, which accumulate.
-// Nothing happens where the gradient is zero. With `record`, the emitted nodes stay on the tape, so that gradients
-// have gradients.
+// One node's part of a backward pass: from the gradient of its outputs to that of its inputs, which
+// accumulate. Nothing happens where the gradient is zero. With `record`, the emitted nodes stay on the tape,
+// so that gradients have gradients.
 void backward_step(Node& node, bool record = false);
 
-// The reverse walk over everything that `loss` was computed from, latest node first. Leaves accumulate over calls; the
-// gradients of computed nodes are dropped when they have been passed on. Null seed: ones; the loss must then have one
-// element, or a graph error is thrown.
+// The reverse walk over everything that `loss` was computed from, latest node first. Leaves accumulate over
+// calls; the gradients of computed nodes are dropped when they have been passed on. Null seed: ones; the loss
+// must then have one element, or a graph error is thrown.
 void backward(Node& loss, NodeRef seed, bool record);
 
 // Adds to the gradient of an output, whose dtype and shape the contribution has.
@@ -21,8 +21,8 @@ void accumulate_grad(Output& output, NodeRef contribution);
 // Gives the node's gradient memory of its own, zeros if there was none. For handing it out.
 Node& own_grad(Node& node);
 
-// The gradient of a node with deferred parts, as if nothing had been fused: host memory that may be handed out. What is
-// written there counts as added to the node's own gradient, from the next look or step on.
+// The gradient of a node with deferred parts, as if nothing had been fused: host memory that may be handed
+// out. What is written there counts as added to the node's own gradient, from the next look or step on.
 const Tensor& shown_grad(Node& node);
 void absorb_shown(Node& node);
 

@@ -25,8 +25,8 @@ struct Edge {
   std::uint32_t version = 0;  // of the input when the node last ran
 };
 
-// Where in the user's program a node was made. The graph does not know what is behind the pointer: whoever captures
-// sites (the Python bindings) supplies the two functions.
+// Where in the user's program a node was made. The graph does not know what is behind the pointer: whoever
+// captures sites (the Python bindings) supplies the two functions.
 struct Site {
   void* code = nullptr;
   std::int32_t position = -1;
@@ -48,13 +48,14 @@ enum class Role : std::uint8_t {
   constant,   // a leaf that nobody assigns
   input,      // a leaf set by assignment, of any shape
   parameter,  // a leaf with a fixed shape, updated in place
-  number,     // a leaf with one element and no dtype of its own: `attrs.scalar`, in the dtype its consumer asks for
-  host,       // a leaf whose value comes from, and whose gradient goes to, an object outside the engine
+  number,  // a leaf with one element and no dtype of its own: `attrs.scalar`, in the dtype its consumer asks
+           // for
+  host,    // a leaf whose value comes from, and whose gradient goes to, an object outside the engine
 };
 
-// A value or a gradient, on the graph's device, with the copy of it that was handed out to the host (on the CPU there
-// is none: the array handed out is the memory itself). A mirror may be written by whoever holds it, so it is uploaded
-// before the next use on the device.
+// A value or a gradient, on the graph's device, with the copy of it that was handed out to the host (on the
+// CPU there is none: the array handed out is the memory itself). A mirror may be written by whoever holds it,
+// so it is uploaded before the next use on the device.
 struct Cell {
   Tensor tensor;
   Tensor mirror;
@@ -72,23 +73,24 @@ struct Output {
   NodeRef grad;  // its value is output 0 of that node; null: zero
 };
 
-// A gradient on its way to a node that was fused into its consumer (log_loss of a softmax): kept apart from the
-// node's own gradient, so that it can take the stable way when it goes on, and still be looked at.
+// A gradient on its way to a node that was fused into its consumer (log_loss of a softmax): kept apart from
+// the node's own gradient, so that it can take the stable way when it goes on, and still be looked at.
 struct Deferred {
-  const Op* op;               // as the consumer was written
-  const Op* into;             // as it ran
-  std::int32_t input;         // which of its inputs this node is
-  std::vector<Edge> inputs;   // its inputs; the one at `input` is left empty, or it would be a cycle
+  const Op* op;              // as the consumer was written
+  const Op* into;            // as it ran
+  std::int32_t input;        // which of its inputs this node is
+  std::vector<Edge> inputs;  // its inputs; the one at `input` is left empty, or it would be a cycle
   Attrs resolved;
-  NodeRef grad;               // of the consumer's output
+  NodeRef grad;  // of the consumer's output
 };
 
-// A gradient with deferred parts in it that was handed out: if its holder writes it, the change is what counts.
+// A gradient with deferred parts in it that was handed out: if its holder writes it, the change is what
+// counts.
 struct Shown {
-  Tensor handed_out;      // on the host
-  Tensor before;          // what it held then
-  NodeRef own;            // the node's own gradient then
-  std::size_t deferred;   // and how many parts were deferred
+  Tensor handed_out;     // on the host
+  Tensor before;         // what it held then
+  NodeRef own;           // the node's own gradient then
+  std::size_t deferred;  // and how many parts were deferred
 };
 
 struct Node {
@@ -100,7 +102,7 @@ struct Node {
   bool has_grad = false;       // a backward pass has reached or zeroed it; a null gradient then means zero
   std::uint32_t version = 0;   // grows with every update in place
   std::uint64_t serial = 0;
-  std::uint64_t mark = 0;      // the last walk that visited it
+  std::uint64_t mark = 0;  // the last walk that visited it
   Device device;
   const Op* op = nullptr;
   const Op* ran = nullptr;  // what the last run used: `op`, or what it fuses into
@@ -109,10 +111,10 @@ struct Node {
   std::vector<Edge> inputs;
   std::vector<Deferred> deferred;
   std::unique_ptr<Shown> shown;
-  Output output;               // the first, for nearly every op the only one
+  Output output;  // the first, for nearly every op the only one
   std::vector<Output> more;
-  std::string name;            // of a parameter, for weights and messages
-  void* host = nullptr;        // Role::host: the object outside, for whoever made the leaf
+  std::string name;      // of a parameter, for weights and messages
+  void* host = nullptr;  // Role::host: the object outside, for whoever made the leaf
   Site site;
 
   Output& out(std::int32_t index) { return index == 0 ? output : more[static_cast<std::size_t>(index) - 1]; }

@@ -67,11 +67,20 @@ void settle_numbers(const Op& op, const Resolution& what) {
       fail(ErrorKind::dtype, "[", op.name, "] the number ", leaf.attrs.scalar, " is no ", dtype_name(dtype),
            ": convert the other input with cast.");
     switch (dtype) {
-      case DType::f64: write_number<double>(leaf, dtype); break;
-      case DType::i32: write_number<std::int32_t>(leaf, dtype); break;
-      case DType::i64: write_number<std::int64_t>(leaf, dtype); break;
-      case DType::u8: write_number<std::uint8_t>(leaf, dtype); break;
-      default: write_number<float>(leaf, DType::f32);
+      case DType::f64:
+        write_number<double>(leaf, dtype);
+        break;
+      case DType::i32:
+        write_number<std::int32_t>(leaf, dtype);
+        break;
+      case DType::i64:
+        write_number<std::int64_t>(leaf, dtype);
+        break;
+      case DType::u8:
+        write_number<std::uint8_t>(leaf, dtype);
+        break;
+      default:
+        write_number<float>(leaf, DType::f32);
     }
   }
 }
@@ -118,7 +127,8 @@ void execute(Node& node, Prepared& p) {
   const Op& op = *p.what.op;
   Small<View> in, out;
   for (const Edge* edge : p.what.inputs) in.push_back(output_of(*edge).value.on_device().view());
-  const Device device = p.what.inputs.empty() ? node.device : output_of(*p.what.inputs[0]).value.tensor.device();
+  const Device device =
+      p.what.inputs.empty() ? node.device : output_of(*p.what.inputs[0]).value.tensor.device();
 
   std::vector<Tensor> results;
   for (std::size_t i = 0; i < p.out.size(); ++i) {

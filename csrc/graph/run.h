@@ -8,8 +8,8 @@
 
 namespace edfcore {
 
-// What a node runs when its inputs are as they are now: its own op on its own inputs, or the op that it fuses into
-// on its producer's inputs.
+// What a node runs when its inputs are as they are now: its own op on its own inputs, or the op that it fuses
+// into on its producer's inputs.
 struct Resolution {
   const Op* op = nullptr;
   const Fusion* fusion = nullptr;  // null: nothing was fused
@@ -17,11 +17,12 @@ struct Resolution {
 };
 Resolution resolve(const Node& node);
 
-// Infers, allocates, launches. Throws what `infer` throws and, on the CPU, what the data show, each with the place
-// where the node was made; then the node keeps the value it had before.
+// Infers, allocates, launches. Throws what `infer` throws and, on the CPU, what the data show, each with the
+// place where the node was made; then the node keeps the value it had before.
 void run(Node& node);
 
-// What `run` would use for a node whose value was set by hand: fills in `ran` and `resolved`, leaves the value alone.
+// What `run` would use for a node whose value was set by hand: fills in `ran` and `resolved`, leaves the
+// value alone.
 void infer_only(Node& node);
 
 // Raises the data error that kernels on this device have met since the last call, if any. Synchronises.

@@ -1,4 +1,5 @@
-// Calling one op's vjp and adding up what it gives: shared by the files of the reverse walk, and by them alone.
+// Calling one op's vjp and adding up what it gives: shared by the files of the reverse walk, and by them
+// alone.
 #pragma once
 
 #include "core/small.h"
@@ -15,7 +16,8 @@ class RunningBuilder final : public Builder {
 
  private:
   bool record_;
-  std::vector<NodeRef> made_;  // a Value is a bare pointer: everything lives until the vjp's results are taken
+  std::vector<NodeRef>
+      made_;  // a Value is a bare pointer: everything lives until the vjp's results are taken
 };
 
 inline Value value_of(Node& node, std::int32_t index = 0) { return {&node, index, &node.out(index).spec}; }

@@ -22,7 +22,8 @@ Isa choose() {
   if (const char* forced = std::getenv("EDFCORE_ISA"); forced && *forced) {
     for (Isa isa : best_first) {
       if (std::string_view(forced) != isa_name(isa)) continue;
-      if (!machine_has(isa)) fail(ErrorKind::device, "EDFCORE_ISA=", forced, ": this machine or build has no ", forced, ".");
+      if (!machine_has(isa))
+        fail(ErrorKind::device, "EDFCORE_ISA=", forced, ": this machine or build has no ", forced, ".");
       return isa;
     }
     fail(ErrorKind::device, "EDFCORE_ISA=", forced, " is not known: use base, avx2 or avx512.");
@@ -46,9 +47,12 @@ const char* isa_name(Isa isa) {
 
 Kernel cpu_kernel(const CpuKernel& kernels) {
   switch (current_isa()) {
-    case Isa::avx512: return kernels.avx512;
-    case Isa::avx2: return kernels.avx2;
-    default: return kernels.base;
+    case Isa::avx512:
+      return kernels.avx512;
+    case Isa::avx2:
+      return kernels.avx2;
+    default:
+      return kernels.base;
   }
 }
 

@@ -1,4 +1,5 @@
-// For the record files (ops/*.cpp): declares a kernel for every instruction set and device of this build, and names it.
+// For the record files (ops/*.cpp): declares a kernel for every instruction set and device of this build, and
+// names it.
 #pragma once
 
 #include "ops/op.h"
@@ -9,13 +10,15 @@
   }
 
 #if defined(EDFCORE_MULTI_ISA)  // x86-64: one build for three instruction sets
-#define EDF_CPU_KERNEL(kernel) CpuKernel{&isa_base::kernel, &isa_avx2::kernel, &isa_avx512::kernel}
-#define EDF_DECLARE_CPU_KERNEL(kernel)          \
-  EDF_DECLARE_CPU_KERNEL_IN(isa_base, kernel)   \
-  EDF_DECLARE_CPU_KERNEL_IN(isa_avx2, kernel)   \
+#define EDF_CPU_KERNEL(kernel) \
+  CpuKernel { &isa_base::kernel, &isa_avx2::kernel, &isa_avx512::kernel }
+#define EDF_DECLARE_CPU_KERNEL(kernel)        \
+  EDF_DECLARE_CPU_KERNEL_IN(isa_base, kernel) \
+  EDF_DECLARE_CPU_KERNEL_IN(isa_avx2, kernel) \
   EDF_DECLARE_CPU_KERNEL_IN(isa_avx512, kernel)
 #else
-#define EDF_CPU_KERNEL(kernel) CpuKernel{&isa_base::kernel, nullptr, nullptr}
+#define EDF_CPU_KERNEL(kernel) \
+  CpuKernel { &isa_base::kernel, nullptr, nullptr }
 #define EDF_DECLARE_CPU_KERNEL(kernel) EDF_DECLARE_CPU_KERNEL_IN(isa_base, kernel)
 #endif
 
@@ -28,6 +31,6 @@
 #endif
 
 // EDF_KERNEL(softmax) at namespace edfcore declares softmax_kernel everywhere.
-#define EDF_KERNEL(name)               \
+#define EDF_KERNEL(name)                \
   EDF_DECLARE_CPU_KERNEL(name##_kernel) \
   EDF_DECLARE_CUDA_KERNEL(name##_kernel)

@@ -63,10 +63,14 @@ class Report:
             figures = f"{c.backpropagation:.6g}", f"{c.numerical:.6g}", f"{c.error:.1e}"
             rows.append((c.name, str(c.shape), *figures, mark))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
         if not self.ok:
             latest = [c.name for c in self.checks if not c.ok][-1]
-            lines.append(f"The gradient of {latest} is wrong: look at the backward methods of the nodes that use it.")
+            lines.append(
+                f"The gradient of {latest} is wrong: look at the backward methods of the nodes that use it."
+            )
         return "\n".join(lines)
 
 
@@ -110,11 +114,15 @@ def verify(loss: Any, *, tolerance: float | None = None, seed: int = 0, file: An
             allowed = tolerance if tolerance is not None else (1e-6 if double else 1e-2)
             predicted = float(np.sum(grad.astype(np.float64) * direction))
 
-            def loss_at(t: float, node: Any = node, start: int = i + 1, at: Any = value, v: Any = direction) -> float:
+            def loss_at(
+                t: float, node: Any = node, start: int = i + 1, at: Any = value, v: Any = direction
+            ) -> float:
                 _set_value(node, (at + t * v).astype(at.dtype))
                 return run_from(start)
 
-            checks.append(Check(name, value.shape, predicted, _derivative(loss_at, 1e-4 if double else 2e-3), allowed))
+            checks.append(
+                Check(name, value.shape, predicted, _derivative(loss_at, 1e-4 if double else 2e-3), allowed)
+            )
             for changed in [node, *nodes[i + 1 : last + 1]]:
                 _set_value(changed, values[id(changed)])
     finally:
@@ -184,7 +192,9 @@ def _check_vjp(
     import numpy as np
 
     floating = [a.dtype.kind == "f" for a in arrays]
-    sources = [_Source(a.astype(np.float64)) if f else edf.Input(a) for a, f in zip(arrays, floating, strict=True)]
+    sources = [
+        _Source(a.astype(np.float64)) if f else edf.Input(a) for a, f in zip(arrays, floating, strict=True)
+    ]
     node = make_node(*sources)
     edf.Forward()
     u = random.standard_normal(np.shape(node.value))
@@ -203,7 +213,9 @@ def _check_vjp(
             continue
         value, grad = source.value, np.asarray(source.grad)
         if grad.shape != value.shape:
-            raise GradientError(f"input {i} has shape {value.shape}, but its gradient has shape {grad.shape}.")
+            raise GradientError(
+                f"input {i} has shape {value.shape}, but its gradient has shape {grad.shape}."
+            )
         v = random.standard_normal(value.shape)
 
         def output_at(t: float, source: Any = source, at: Any = value, v: Any = v) -> float:
