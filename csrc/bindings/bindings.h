@@ -8,6 +8,7 @@
 #include <pybind11/stl.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <optional>
 
@@ -29,9 +30,9 @@ struct Handle {
 
   // pybind11 allocates, and constructs nothing, when such an object is used: zeros make that a null node.
   static void* operator new(std::size_t size) {
-    void* memory = std::calloc(1, size);
+    void* memory = std::malloc(size);
     if (!memory) throw std::bad_alloc();
-    return memory;
+    return std::memset(memory, 0, size);
   }
   static void operator delete(void* memory) { std::free(memory); }
 };
@@ -54,7 +55,17 @@ bool same_memory(py::handle object, const Tensor& host);
 void capture_site(Node& node);  // the innermost Python frame outside this package
 void init_sites(py::module_& m);
 
+// The C++ object behind an instance of one of this module's classes, without the search that a cast makes.
+// The caller has checked the type; null where the object's constructor has not run.
+template <class T>
+T* payload(py::handle object) {
+  auto* instance = reinterpret_cast<py::detail::instance*>(object.ptr());
+  if (instance->simple_layout) return static_cast<T*>(instance->simple_value_holder[0]);
+  return py::cast<T*>(object);
+}
+
 // handles.cpp
+const Op& as_op(py::handle object);
 Handle* as_handle(py::handle object);     // null when it is not one
 const Attrs* as_attrs(py::handle attrs);  // null for None
 Device& current_device();

@@ -64,14 +64,14 @@ void forget_history(Node& node) {
   node.role = Role::constant;
 }
 
-py::object apply(const Op& op, const py::tuple& inputs, const py::object& given) {
+py::object apply(py::handle record, const py::tuple& inputs, const py::object& given) {
+  const Op& op = as_op(record);
   const Attrs* attrs = as_attrs(given);
   const Node* like = nullptr;
   for (py::handle input : inputs) {
     Handle* handle = as_handle(input);
     const bool tensor = handle && !handle->get().recorded;
-    if (!tensor && (handle || is_host(input)))
-      return recorder()(py::cast(&op, py::return_value_policy::reference), inputs, given);
+    if (!tensor && (handle || is_host(input))) return recorder()(record, inputs, given);
     if (tensor && !like) like = &handle->get();
   }
   std::vector<Edge> edges;

@@ -167,7 +167,8 @@ void backward_one(const Handle& handle) {
       push_grad(*edge.node, node, py::module_::import("edfcore").attr("Parameters"));
 }
 
-Handle make_recorded(const Op& op, const py::tuple& inputs, py::handle given) {
+Handle make_recorded(py::handle record, const py::tuple& inputs, py::handle given) {
+  const Op& op = as_op(record);
   const Attrs* attrs = as_attrs(given);
   std::vector<Edge> edges;
   edges.reserve(inputs.size());
@@ -200,20 +201,30 @@ py::tuple shape_tuple(const Shape& shape) {
 }
 
 py::handle handle_type;       // the class Node itself; lives as long as the module
+py::handle op_type;           // and the class Op
 py::handle original_addgrad;  // what Node.addgrad is
 
 }  // namespace
 
+const char* const unconstructed =
+    "a node was used before its base class was constructed: call super().__init__() first.";
+
 Node& Handle::get() const {
-  if (!node)
-    fail(ErrorKind::graph,
-         "a node was used before its base class was constructed: call super().__init__() first.");
+  if (!node) fail(ErrorKind::graph, unconstructed);
   return *node;
 }
 
 Handle* as_handle(py::handle object) {
   if (!PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(handle_type.ptr()))) return nullptr;
-  return py::cast<Handle*>(object);
+  Handle* handle = payload<Handle>(object);
+  if (!handle) fail(ErrorKind::graph, unconstructed);
+  return handle;
+}
+
+const Op& as_op(py::handle object) {
+  if (!PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(op_type.ptr())))
+    return py::cast<const Op&>(object);
+  return *payload<const Op>(object);
 }
 
 Device& current_device() {
@@ -288,14 +299,14 @@ Edge as_edge(py::handle object, const Op& op, std::size_t position) {
 }
 
 void init_handles(py::module_& m) {
-  py::class_<Op>(m, "Op", "The record of one op.")
-      .def_readonly("name", &Op::name)
-      .def_readonly("arity", &Op::arity)
-      .def_property_readonly("internal", [](const Op& op) { return (op.flags & op_internal) != 0; })
-      .def_property_readonly("no_grad", [](const Op& op) { return (op.flags & op_no_grad) != 0; })
-      .def_property_readonly("has_vjp", [](const Op& op) { return op.vjp != nullptr; })
-      .def_property_readonly("has_cuda", [](const Op& op) { return op.cuda != nullptr; })
-      .def("__repr__", [](const Op& op) { return text("<op ", op.name, ">"); });
+  op_type = py::class_<Op>(m, "Op", "The record of one op.")
+                .def_readonly("name", &Op::name)
+                .def_readonly("arity", &Op::arity)
+                .def_property_readonly("internal", [](const Op& op) { return (op.flags & op_internal) != 0; })
+                .def_property_readonly("no_grad", [](const Op& op) { return (op.flags & op_no_grad) != 0; })
+                .def_property_readonly("has_vjp", [](const Op& op) { return op.vjp != nullptr; })
+                .def_property_readonly("has_cuda", [](const Op& op) { return op.cuda != nullptr; })
+                .def("__repr__", [](const Op& op) { return text("<op ", op.name, ">"); });
 
   py::class_<Attrs>(m, "Attrs", "What an op is asked for beside its inputs.")
       .def(py::init([](const std::optional<std::vector<std::int64_t>>& ints, bool keepdims, bool trans_a,

@@ -11,6 +11,23 @@ namespace {
 std::atomic<std::uint64_t> next_serial{0};
 std::atomic<std::int64_t> nodes_alive{0};
 
+// Free memory of the size of a node, linked through itself.
+struct SpareNodes {
+  static constexpr int most = 1 << 12;
+  void* head = nullptr;
+  int count = 0;
+
+  ~SpareNodes() {
+    while (head) ::operator delete(take());
+    count = most;  // what this thread still frees goes to the heap
+  }
+  void* take() {
+    --count;
+    return std::exchange(head, *static_cast<void**>(head));
+  }
+};
+thread_local SpareNodes spare_nodes;
+
 // Moves the node's references into `pending`, so that its destructor releases nothing.
 void unlink(Node& node, std::vector<Node*>& pending) {
   for (Edge& edge : node.inputs)
@@ -32,6 +49,17 @@ void destroy(Node* node) {
 }
 
 }  // namespace
+
+void* Node::operator new(std::size_t size) {
+  return spare_nodes.head ? spare_nodes.take() : ::operator new(size);
+}
+
+void Node::operator delete(void* memory) {
+  SpareNodes& spare = spare_nodes;
+  if (spare.count >= SpareNodes::most) return ::operator delete(memory);
+  *static_cast<void**>(memory) = std::exchange(spare.head, memory);
+  ++spare.count;
+}
 
 SiteHooks& site_hooks() {
   static SiteHooks hooks;

@@ -117,6 +117,11 @@ struct Node {
   void* host = nullptr;  // Role::host: the object outside, for whoever made the leaf
   Site site;
 
+  // Programs make and drop nodes by the thousand, so their memory is kept for the next ones, thread by
+  // thread.
+  static void* operator new(std::size_t size);
+  static void operator delete(void* memory);
+
   Output& out(std::int32_t index) { return index == 0 ? output : more[static_cast<std::size_t>(index) - 1]; }
   Cell& value() { return output.value; }
   std::int32_t outputs() const { return 1 + static_cast<std::int32_t>(more.size()); }

@@ -14,8 +14,8 @@ __device__ inline double multiply_add(double a, double b, double c) { return fma
 // them.
 template <int M_, int N_, int K_, int TM_, int TN_, int Blocks>
 struct Tiling {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-  static constexpr int blocks = 1;  // there 128 registers are not enough for the large tiling
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 900 || __CUDA_ARCH__ >= 1200)
+  static constexpr int blocks = 1;  // there the large tiling spills with 128 registers
 #else
   static constexpr int blocks = Blocks;  // that are to fit on a multiprocessor by their registers
 #endif

@@ -50,9 +50,10 @@ struct RowShape {
   static constexpr int lanes = Lanes, n = N, per_block = block_threads / Lanes;
 };
 
-// Blocks that are to fit on a multiprocessor: with a bound of its own choice ptxas spills here or wastes
-// registers there.
-inline constexpr int row_blocks = 2;
+// Blocks that are to fit on a multiprocessor: left to itself, ptxas may keep to fewer registers than a row
+// needs.
+template <class T>
+inline constexpr int row_blocks = sizeof(T) == 4 ? 2 : 1;
 
 struct RowPlace {
   std::int64_t row;
