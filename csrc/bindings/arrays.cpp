@@ -93,9 +93,14 @@ Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device
   if (!array) throw py::error_already_set();
 
   const Spec spec{*dtype, shape_of(array, what)};
-  const bool fresh = array.ptr() != object.ptr();  // a conversion that nobody else holds is as good as a copy
-  if (device.type == DeviceType::cpu && (share || fresh) && spec.bytes() > 0)
-    return {spec, borrow(array.mutable_data(), spec.bytes(), cpu_device, drop_array, array.inc_ref().ptr())};
+  // A conversion that owns its memory and that nobody else holds is as good as a copy.
+  const bool fresh =
+      array.ptr() != object.ptr() && array.owndata() && array.writeable() && array.ref_count() == 1;
+  if (device.type == DeviceType::cpu && (share || fresh) && spec.bytes() > 0) {
+    // Read-only arrays may be shared too: those who share only read.
+    void* data = const_cast<void*>(array.data());
+    return {spec, borrow(data, spec.bytes(), cpu_device, drop_array, array.release().ptr())};
+  }
   Tensor tensor = allocate(spec, device);
   if (spec.bytes() > 0) backend(device).upload(tensor.data(), array.data(), spec.bytes());
   return tensor;

@@ -80,6 +80,7 @@ Edge as_edge(py::handle object, const Op& op, std::size_t position);
 void init_handles(py::module_& m);
 
 // hosts.cpp: objects outside the engine, behind leaves of Role::host
+py::object value_or_none(py::handle object);
 NodeRef make_host_leaf(py::handle object);
 void pull_value(Node& leaf, const Node& consumer);  // from object.value, before a consumer runs
 void push_grad(Node& leaf, const Node& consumer,

@@ -16,6 +16,12 @@ py::object& recorder() {
   return *function;
 }
 
+void need_floating(const Node& node) {
+  if (!is_floating(node.output.spec.dtype))
+    fail(ErrorKind::dtype, "Tensor: only floating-point tensors can require a gradient, and this one is ",
+         dtype_name(node.output.spec.dtype), ".");
+}
+
 TensorHandle make_tensor(py::handle data, const py::object& dtype, const py::object& device,
                          bool requires_grad) {
   const Device where = device.is_none() ? current_device() : parse_device(py::cast<std::string>(device));
@@ -29,16 +35,18 @@ TensorHandle make_tensor(py::handle data, const py::object& dtype, const py::obj
     floating = DType::f32;  // Python numbers have no dtype; arrays keep theirs
   }
   NodeRef node = make_leaf(Role::input, to_tensor(source, floating, where, "Tensor: the data", false));
-  if (requires_grad && !is_floating(node->output.spec.dtype))
-    fail(ErrorKind::dtype, "Tensor: only floating-point tensors can require a gradient, and this one is ",
-         dtype_name(node->output.spec.dtype), ".");
+  if (requires_grad) need_floating(*node);
   node->requires_grad = requires_grad;
+  if (is_floating(node->output.spec.dtype)) node->attrs.dtype = node->output.spec.dtype;
   return TensorHandle(std::move(node));
 }
 
 // Floating values beside tensors take the dtype of the first of them, integers stay what they are.
 NodeRef tensor_node(py::handle object, const Node* like, const std::string& what) {
-  if (Handle* handle = as_handle(object)) return NodeRef(&handle->get());
+  if (Handle* handle = as_handle(object)) {
+    if (!handle->get().value()) fail(ErrorKind::graph, what, " is a node that has no value yet.");
+    return NodeRef(&handle->get());
+  }
   const bool floating = like && is_floating(like->output.spec.dtype);
   Tensor tensor = to_tensor(object, floating ? std::optional(like->output.spec.dtype) : std::nullopt,
                             like ? like->device : current_device(), what, false);
@@ -120,7 +128,9 @@ void set_grad(const TensorHandle& tensor, const py::object& grad) {
   if (!(handle->get().output.spec == tensor.get().output.spec))
     fail(ErrorKind::shape, "Tensor.grad of shape ", handle->get().output.spec.shape,
          " was assigned to a tensor of shape ", tensor.get().output.spec.shape, ".");
-  tensor.get().output.grad = handle->node;
+  if (!handle->get().value()) fail(ErrorKind::graph, "Tensor.grad: the given node has no value yet.");
+  tensor.get().output.grad =
+      make_leaf(Role::constant, copy_to(handle->get().value().on_device(), handle->get().device));
 }
 
 py::array to_numpy(const TensorHandle& tensor) {
@@ -147,6 +157,7 @@ Ops on tensors run at once. `backward()` then gives every tensor with `requires_
           "requires_grad", [](const TensorHandle& t) { return t.get().requires_grad; },
           [](const TensorHandle& t, bool on) {
             if (t.get().op) fail(ErrorKind::graph, "requires_grad can be set on leaves only.");
+            if (on) need_floating(t.get());
             t.get().requires_grad = on;
           })
       .def("detach", [](const TensorHandle& t) {

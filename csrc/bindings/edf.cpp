@@ -86,7 +86,7 @@ void walk_forward(const py::object& comp_nodes) {
   for (std::size_t i = 0; i < items.size(); ++i) {
     const py::object item = items[i];
     if (Node* node = own_node(item)) {
-      // Values of objects outside stand still within a segment, so they can be read before it runs.
+      if (has_host_input(*node)) flush(segment, run);  // the object may look at what comes before
       for (const Edge& edge : node->inputs)
         if (edge.node->role == Role::host) pull_value(*edge.node, *node);
       segment.emplace_back(node);
@@ -110,6 +110,8 @@ void zero_grads(const py::list& items) {
       fail(ErrorKind::graph, "Backward: [", node.op ? node.op->name : "Parameter",
            "] has no value yet: run Forward() first.", made_at(node));
     zero_grad(node);
+    for (const Edge& edge : node.inputs)  // what an interrupted pass left undelivered
+      if (edge.node->role == Role::host) zero_grad(*edge.node);
   }
 }
 
@@ -127,7 +129,7 @@ void seed_loss(py::handle loss) {
     node.output.grad = filled_like(node, share_of_batch({shape.begin(), shape.end()}));
     return;
   }
-  const py::object held = py::getattr(loss, "value", py::none());
+  const py::object held = value_or_none(loss);
   if (held.is_none())
     fail(ErrorKind::graph, "Backward: the loss, a ", Py_TYPE(loss.ptr())->tp_name,
          ", has no value yet: run Forward() first.");
@@ -202,6 +204,8 @@ void update(const py::object& parameters, const py::object& given_rate) {
     method(items[i], names().sgd, i, "Parameters")();
   }
   flush_ours();
+  // On a GPU a bad label shows only now: the kernels of this step have left the parameters alone.
+  if (current_device().type != DeviceType::cpu) check_status(current_device());
 }
 
 void sgd_one(const Handle& handle, const py::object& learning_rate) {

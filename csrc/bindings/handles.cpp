@@ -1,4 +1,5 @@
 // The handle of a node: what EDF's classes inherit. Values and gradients as NumPy arrays, read and assigned.
+#include <cmath>
 #include <cstring>
 
 #include "bindings/bindings.h"
@@ -39,10 +40,9 @@ bool fits_in_place(const Cell& cell, const Tensor& next) {
 void set_value(const Handle& handle, py::handle array) {
   Node& node = handle.get();
   Cell& cell = node.value();
-  if (node.op) node.assigned = true;
   if (cell && (same_memory(array, cell.tensor) || same_memory(array, cell.mirror))) {
-    ++node.version;  // `p.value -= d` wrote through the array that was handed out, and assigns it back
-    return;
+    node.assigned = node.op != nullptr;
+    return;  // `p.value -= d` wrote through the array that was handed out, and assigns it back
   }
   const DType floating = node.op && cell ? node.output.spec.dtype : node.attrs.dtype;
   const bool keeps_shape = node.role == Role::parameter && cell;
@@ -64,7 +64,7 @@ void set_value(const Handle& handle, py::handle array) {
   } else {
     cell.set(copy_to(next, node.device));
   }
-  ++node.version;
+  node.assigned = node.op != nullptr;
   node.output.spec = cell.tensor.spec;
 }
 
@@ -266,7 +266,10 @@ NodeRef as_number(py::handle object, const Op& op, Device device) {
         std::string_view::npos)
       return {};
   }
-  return make_number(py::cast<double>(py::float_(py::reinterpret_borrow<py::object>(object))), device);
+  const auto number = py::reinterpret_borrow<py::object>(object);
+  const double floating = py::cast<double>(py::float_(number));
+  if (floating != std::trunc(floating) || std::abs(floating) > 9.2e18) return make_number(floating, device);
+  return make_number(py::cast<std::int64_t>(py::int_(number)), device);
 }
 
 bool is_host(py::handle object) {

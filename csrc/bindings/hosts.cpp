@@ -34,6 +34,16 @@ void release_host(void* host) {
 
 }  // namespace
 
+// An attribute, or None where there is none; what a property raises comes out.
+py::object value_or_none(py::handle object) {
+  static PyObject* const name = PyUnicode_InternFromString("value");
+  PyObject* value = PyObject_GetAttr(object.ptr(), name);
+  if (value) return py::reinterpret_steal<py::object>(value);
+  if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw py::error_already_set();
+  PyErr_Clear();
+  return py::none();
+}
+
 NodeRef make_host_leaf(py::handle object) {
   PyObject* weak = PyWeakref_NewRef(object.ptr(), nullptr);
   if (!weak) {
@@ -51,7 +61,7 @@ NodeRef make_host_leaf(py::handle object) {
 
 void pull_value(Node& leaf, const Node& consumer) {
   const py::object object = object_of(leaf, consumer);
-  const py::object value = py::getattr(object, "value", py::none());
+  const py::object value = value_or_none(object);
   if (value.is_none())
     fail(ErrorKind::graph, "[", consumer.op->name, "] its input, a ", type_name(object),
          ", has no value yet.", made_at(consumer));
@@ -77,8 +87,10 @@ void push_grad(Node& leaf, const Node& consumer, py::handle parameters) {
   py::array delta = as_array(grad.value().on_host());
   leaf.output.grad = {};
   if (!has_addgrad) {
-    object.attr("grad") = py::reinterpret_steal<py::object>(
-        PyNumber_InPlaceAdd(py::object(object.attr("grad")).ptr(), delta.ptr()));
+    const py::object grad = object.attr("grad");
+    PyObject* sum = PyNumber_InPlaceAdd(grad.ptr(), delta.ptr());
+    if (!sum) throw py::error_already_set();
+    object.attr("grad") = py::reinterpret_steal<py::object>(sum);
     return;
   }
   // A parameter's addgrad sums over the batch axis; this gradient is summed already, so its batch is one.
@@ -88,7 +100,7 @@ void push_grad(Node& leaf, const Node& consumer, py::handle parameters) {
 }
 
 void zero_host_grad(py::handle object) {
-  const py::object value = py::getattr(object, "value", py::none());
+  const py::object value = value_or_none(object);
   if (value.is_none()) {  // a node that only watches
     py::setattr(object, "grad", py::int_(0));
     return;

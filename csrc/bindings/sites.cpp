@@ -11,6 +11,7 @@ std::string package_directory;  // frames in here are ours, not the user's
 bool is_ours(PyCodeObject* code) {
   Py_ssize_t size = 0;
   const char* file = PyUnicode_AsUTF8AndSize(code->co_filename, &size);
+  if (!file) PyErr_Clear();  // a name that is no text; not ours, then
   return file && std::string_view(file, static_cast<std::size_t>(size)).starts_with(package_directory);
 }
 
@@ -32,7 +33,10 @@ void release_site(const Site& site) {
 
 std::string describe_site(const Site& site) {
   py::gil_scoped_acquire gil;
-  const std::string file = py::str(static_cast<PyCodeObject*>(site.code)->co_filename);
+  PyObject* bytes = PyUnicode_AsEncodedString(static_cast<PyCodeObject*>(site.code)->co_filename, "utf-8",
+                                              "backslashreplace");
+  if (!bytes) throw py::error_already_set();
+  const std::string file = py::reinterpret_steal<py::bytes>(bytes);
   return file.substr(file.find_last_of("/\\") + 1) + ":" + std::to_string(line_of(site));
 }
 

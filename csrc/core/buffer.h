@@ -17,6 +17,7 @@ struct Buffer {
   Device device;
   void (*free)(Buffer&) = nullptr;  // gives the memory back; called once, when the last reference goes
   void* owner = nullptr;            // for `free`: the backend, or what the memory was borrowed from
+  std::uint32_t version = 0;        // grows with every update in place
   std::atomic<std::int32_t> refs{0};
 
   bool unique() const { return refs.load(std::memory_order_acquire) == 1; }

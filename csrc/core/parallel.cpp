@@ -1,10 +1,13 @@
 // The thread pool: one job at a time, chunks claimed from a shared counter, the caller working too.
 #include "core/parallel.h"
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
+#include <new>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -36,7 +39,11 @@ class Pool {
  public:
   explicit Pool(int workers) {
     threads_.reserve(workers);
-    for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { loop(); });
+    try {
+      for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { loop(); });
+    } catch (const std::system_error&) {
+      // The system gives no more threads; results do not depend on their number.
+    }
   }
 
   ~Pool() {
@@ -87,10 +94,12 @@ class Pool {
   bool stop_ = false;
 };
 
+constexpr int most_threads = 1024;
+
 int default_threads() {
   if (const char* text = std::getenv("EDFCORE_NUM_THREADS")) {
     const int n = std::atoi(text);
-    if (n >= 1) return n;
+    if (n >= 1) return std::min(n, most_threads);
   }
   const unsigned cores = std::thread::hardware_concurrency();
   return cores > 0 ? static_cast<int>(cores) : 1;
@@ -99,7 +108,7 @@ int default_threads() {
 struct State {
   std::mutex mutex;  // held while a job runs: one job at a time, later callers work alone
   Pool* pool = nullptr;
-  int threads = default_threads();
+  std::atomic<int> threads = default_threads();
 };
 
 // Leaked on purpose: workers may outlive static destruction, and a forked child must not join threads it does
@@ -143,6 +152,7 @@ int num_threads() { return state().threads; }
 
 void set_num_threads(int n) {
   if (n < 1) fail(ErrorKind::data, "set_num_threads(", n, "): at least 1 thread is needed.");
+  n = std::min(n, most_threads);
   State& s = state();
   std::lock_guard lock(s.mutex);
   if (n == s.threads) return;

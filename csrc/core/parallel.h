@@ -14,6 +14,6 @@ void parallel_chunks(std::int64_t chunks, void (*task)(void* context, std::int64
 
 // Threads used from now on, the caller among them: EDFCORE_NUM_THREADS or the number of cores at start.
 int num_threads();
-void set_num_threads(int n);  // throws a data error for n < 1
+void set_num_threads(int n);  // at most 1024 are used; throws a data error for n < 1
 
 }  // namespace edfcore

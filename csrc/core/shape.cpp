@@ -7,6 +7,11 @@
 #include "core/error.h"
 
 namespace edfcore {
+namespace {
+
+constexpr std::int64_t most_elements = std::int64_t{1} << 59;  // so that their bytes can be counted
+
+}  // namespace
 
 Shape::Shape(std::initializer_list<std::int64_t> dims) : Shape(std::span(dims.begin(), dims.size())) {}
 
@@ -21,7 +26,12 @@ void Shape::push_back(std::int64_t dim) {
 
 std::int64_t Shape::size() const {
   std::int64_t product = 1;
-  for (std::int64_t dim : *this) product *= dim;
+  for (std::int64_t dim : *this)
+    if (dim == 0) return 0;
+  for (std::int64_t dim : *this) {
+    if (product > most_elements / dim) fail(ErrorKind::shape, "shape ", *this, " has too many elements.");
+    product *= dim;
+  }
   return product;
 }
 

@@ -6,7 +6,12 @@
 #include <cstring>
 #include <mutex>
 #include <new>
+#include <utility>
 #include <vector>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
 
 #include "core/error.h"
 #include "device/backend.h"
@@ -35,6 +40,16 @@ std::size_t bucket_of(std::size_t block) {
 
 class CpuBackend final : public Backend {
  public:
+  // The one instance. A forked child finds its free lists whole and its mutex free.
+  static CpuBackend* make() {
+    static CpuBackend* const instance = new CpuBackend;
+#if defined(__unix__) || defined(__APPLE__)
+    pthread_atfork([] { instance->mutex_.lock(); }, [] { instance->mutex_.unlock(); },
+                   [] { instance->mutex_.unlock(); });
+#endif
+    return instance;
+  }
+
   Device device() const override { return cpu_device; }
 
   void* allocate(std::size_t bytes) override {
@@ -128,7 +143,7 @@ thread_local Status CpuBackend::status_{};
 
 Backend& backend(Device device) {
   // Leaked on purpose: arrays handed to Python may outlive static destruction.
-  static CpuBackend* const cpu = new CpuBackend;
+  static CpuBackend* const cpu = CpuBackend::make();
   if (device.type == DeviceType::cpu) return *cpu;
   return cuda_backend(device.index);
 }

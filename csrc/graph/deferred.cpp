@@ -46,10 +46,18 @@ void defer(Node& consumer) {
   Deferred d{consumer.op,     consumer.ran,      fusion.input,
              consumer.inputs, consumer.resolved, consumer.output.grad};
   Node& producer = *std::exchange(d.inputs[static_cast<std::size_t>(fusion.input)], {}).node;
+  for (Edge& edge :
+       d.inputs)  // labels may have been computed from the producer: their values are enough, no cycle
+    if (edge.node && !is_floating(output_of(edge).spec.dtype))
+      edge = {make_leaf(Role::constant, output_of(edge).value.on_device()), 0};
   producer.deferred.push_back(std::move(d));
 }
 
 void pass_deferred(Node& node, Builder& builder) {
+  if (node.assigned && !node.deferred.empty()) {  // the value is no longer what the consumer fused with
+    node.output.grad = total_grad(node);
+    node.deferred.clear();
+  }
   for (const Deferred& d : node.deferred) {
     Small<const Edge*> inputs = pointers(d.inputs);
     inputs[static_cast<std::size_t>(d.input)] = &node.inputs[0];

@@ -33,6 +33,11 @@ Small<const Edge*> pointers(const std::vector<Edge>& edges) {
 
 void add_to(Output& output, NodeRef contribution, Builder& builder) {
   if (!output.grad) {
+    // Memory that was handed out to the host belongs to one gradient alone: what is written there must not
+    // show here.
+    const Tensor& tensor = contribution->value().tensor;
+    if (!contribution->requires_grad && !tensor.buffer->unique())
+      contribution = make_leaf(Role::constant, copy_to(contribution->value().on_device(), tensor.device()));
     output.grad = std::move(contribution);
     return;
   }
@@ -41,6 +46,16 @@ void add_to(Output& output, NodeRef contribution, Builder& builder) {
 }
 
 namespace {
+
+// Nothing that the node read or made was updated in place since it ran.
+bool values_unchanged(Node& node) {
+  for (std::int32_t i = 0; i < node.outputs(); ++i)
+    if (node.out(i).version != node.out(i).value.tensor.buffer->version) return false;
+  if (node.ran != node.op &&
+      !inputs_unchanged(*node.inputs[static_cast<std::size_t>(node.op->fuses->input)].node))
+    return false;
+  return inputs_unchanged(node);
+}
 
 void step(Node& node, Builder& builder) {
   if (!node.op) return;
@@ -64,11 +79,9 @@ void step(Node& node, Builder& builder) {
     return;
   }
   // The eager face has one value per node, so a gradient from an updated input would be silently wrong.
-  for (const Edge& edge : node.inputs)
-    if (!node.recorded && edge.version != edge.node->version)
-      fail(ErrorKind::graph, "[", node.op->name,
-           "] an input was updated in place since this node ran: its gradient ", "would be wrong.",
-           made_at(node));
+  if (!node.recorded && !values_unchanged(node))
+    fail(ErrorKind::graph, "[", node.op->name,
+         "] a value that its gradient needs was updated in place since this node ran.", made_at(node));
   Small<const Edge*> inputs = pointers(node.inputs);
   if (fused) inputs = resolve(node).inputs;
   call_vjp(*node.ran, inputs, outputs, grads, node.resolved, builder,
@@ -130,6 +143,8 @@ void backward(Node& loss, NodeRef seed, bool record) {
       if (!node->op) continue;
       for (std::int32_t i = 0; i < node->outputs(); ++i) node->out(i).grad = {};
     }
+    for (const NodeRef& node : tape)  // leaves that got the very same gradient get one each
+      if (!node->op && node->output.grad && !(record && node->output.grad->requires_grad)) own_grad(*node);
   } catch (...) {
     drop_inner();
     throw;

@@ -149,6 +149,13 @@ NodeRef make_number(double number, Device device) {
   return node;
 }
 
+NodeRef make_number(std::int64_t number, Device device) {
+  NodeRef node = make_number(static_cast<double>(number), device);
+  node->attrs.ints[0] = number;
+  node->attrs.n_ints = 1;
+  return node;
+}
+
 std::string made_at(const Node& node) {
   if (!node.site.code || !site_hooks().describe) return "";
   return " Node made at " + site_hooks().describe(node.site) + ".";

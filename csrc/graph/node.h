@@ -22,7 +22,7 @@ using NodeRef = Ref<Node>;
 struct Edge {
   NodeRef node;
   std::int32_t index = 0;
-  std::uint32_t version = 0;  // of the input when the node last ran
+  std::uint32_t version = 0;  // of the input's memory when the node last ran
 };
 
 // Where in the user's program a node was made. The graph does not know what is behind the pointer: whoever
@@ -70,7 +70,8 @@ struct Cell {
 struct Output {
   Spec spec;
   Cell value;
-  NodeRef grad;  // its value is output 0 of that node; null: zero
+  NodeRef grad;               // its value is output 0 of that node; null: zero
+  std::uint32_t version = 0;  // of the value's memory when the node last ran
 };
 
 // A gradient on its way to a node that was fused into its consumer (log_loss of a softmax): kept apart from
@@ -100,7 +101,6 @@ struct Node {
   bool requires_grad = false;  // a gradient is to reach it
   bool assigned = false;       // its value was set by hand since it last ran
   bool has_grad = false;       // a backward pass has reached or zeroed it; a null gradient then means zero
-  std::uint32_t version = 0;   // grows with every update in place
   std::uint64_t serial = 0;
   std::uint64_t mark = 0;  // the last walk that visited it
   Device device;
@@ -130,7 +130,9 @@ struct Node {
 // A node with nothing run yet. Throws a graph error when the number of inputs is not the op's.
 NodeRef make_node(const Op& op, std::vector<Edge> inputs, const Attrs& attrs);
 NodeRef make_leaf(Role role, Tensor value);
-NodeRef make_number(double number, Device device);  // its dtype is that of the op's other inputs
+// Its dtype will be that of its consumer's other inputs.
+NodeRef make_number(double number, Device device);
+NodeRef make_number(std::int64_t number, Device device);
 
 // " Node made at train.py:14.", or nothing when no site is known.
 std::string made_at(const Node& node);

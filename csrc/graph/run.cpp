@@ -1,8 +1,9 @@
 // Running one node: infer, allocate, launch, look at the status word.
 #include "graph/run.h"
 
-#include <cmath>
+#include <limits>
 #include <string>
+#include <type_traits>
 
 #include "device/memory.h"
 #include "graph/vjp.h"
@@ -24,9 +25,11 @@ bool reusable(const Cell& cell, const Spec& spec, Device device) {
          (!cell.mirror || cell.mirror.buffer->unique());
 }
 
-// A reshape of a computed value is that value's memory. One of a leaf is a copy: leaves are written in place.
+// A reshape of a computed value is that value's memory. One of a leaf is a copy, since leaves are written in
+// place, and so is one on a GPU, where two nodes cannot share what they hand out.
 bool shares_memory(const Op& op, const Resolution& what) {
-  return (op.flags & op_view) && what.inputs[0]->node->role == Role::computed;
+  const Node& input = *what.inputs[0]->node;
+  return (op.flags & op_view) && input.role == Role::computed && input.device.type == DeviceType::cpu;
 }
 
 std::string status_text(const Op& op, const Status& status) {
@@ -47,11 +50,31 @@ struct Prepared {
 
 template <class T>
 void write_number(Node& leaf, DType dtype) {
-  const T value = static_cast<T>(leaf.attrs.scalar);
+  const bool exact = std::is_integral_v<T> && leaf.attrs.n_ints == 1;
+  const T value = exact ? static_cast<T>(leaf.attrs.ints[0]) : static_cast<T>(leaf.attrs.scalar);
   Tensor tensor = allocate({dtype, {}}, leaf.device);
   backend(leaf.device).upload(tensor.data(), &value, sizeof value);
   leaf.output.spec = tensor.spec;
   leaf.value().set(std::move(tensor));
+}
+
+template <class T>
+bool within(const Attrs& number) {
+  return number.n_ints == 1 && number.ints[0] >= static_cast<std::int64_t>(std::numeric_limits<T>::min()) &&
+         number.ints[0] <= static_cast<std::int64_t>(std::numeric_limits<T>::max());
+}
+
+bool fits(const Attrs& number, DType dtype) {
+  switch (dtype) {
+    case DType::i32:
+      return within<std::int32_t>(number);
+    case DType::i64:
+      return within<std::int64_t>(number);
+    case DType::u8:
+      return within<std::uint8_t>(number);
+    default:
+      return true;
+  }
 }
 
 // Bare numbers take the dtype of the first input that has one.
@@ -63,7 +86,7 @@ void settle_numbers(const Op& op, const Resolution& what) {
   for (const Edge* edge : what.inputs) {
     Node& leaf = *edge->node;
     if (leaf.role != Role::number || (leaf.value() && leaf.output.spec.dtype == dtype)) continue;
-    if (!is_floating(dtype) && leaf.attrs.scalar != std::trunc(leaf.attrs.scalar))
+    if (!fits(leaf.attrs, dtype))
       fail(ErrorKind::dtype, "[", op.name, "] the number ", leaf.attrs.scalar, " is no ", dtype_name(dtype),
            ": convert the other input with cast.");
     switch (dtype) {
@@ -118,13 +141,16 @@ Prepared prepare(const Node& node) {
 }
 
 void remember(Node& node, const Prepared& p) {
-  for (Edge& edge : node.inputs) edge.version = edge.node->version;
+  for (Edge& edge : node.inputs) edge.version = memory_version(edge);
   node.ran = p.what.op;
   node.resolved = p.resolved;
 }
 
 void execute(Node& node, Prepared& p) {
   const Op& op = *p.what.op;
+  if ((op.flags & op_mutates) && p.what.inputs[0]->node->op)
+    fail(ErrorKind::graph, "[", op.name, "] only a leaf can be updated in place, and this is the value of [",
+         p.what.inputs[0]->node->op->name, "].");
   Small<View> in, out;
   for (const Edge* edge : p.what.inputs) in.push_back(output_of(*edge).value.on_device().view());
   const Device device =
@@ -172,10 +198,10 @@ void execute(Node& node, Prepared& p) {
     Output& output = node.out(static_cast<std::int32_t>(i));
     output.spec = p.out[i];
     output.value.set(std::move(results[i]));
+    output.version = output.value.tensor.buffer->version;
   }
   if (op.flags & op_mutates) {
-    Node& target = *p.what.inputs[0]->node;
-    ++target.version;
+    ++node.output.value.tensor.buffer->version;
     output_of(*p.what.inputs[0]).value.updated();
   }
   remember(node, p);
@@ -193,13 +219,31 @@ void with_place(const Node& node, const Action& action) {
   }
 }
 
+// The producer's value must be what its inputs still give: not assigned by hand, and, on the eager face where
+// nothing runs again, from inputs that were not updated since.
+bool may_fuse(const Node& node, const Node& producer) {
+  if (producer.assigned || producer.recorded != node.recorded) return false;
+  return producer.recorded || inputs_unchanged(producer);
+}
+
 }  // namespace
+
+std::uint32_t memory_version(const Edge& edge) {
+  const Tensor& tensor = output_of(edge).value.tensor;
+  return tensor ? tensor.buffer->version : 0;
+}
+
+bool inputs_unchanged(const Node& node) {
+  for (const Edge& edge : node.inputs)
+    if (edge.version != memory_version(edge)) return false;
+  return true;
+}
 
 Resolution resolve(const Node& node) {
   Resolution what{node.op, nullptr, {}};
   const Fusion* fusion = node.op->fuses;
   const Node* producer = fusion ? node.inputs[static_cast<std::size_t>(fusion->input)].node.get() : nullptr;
-  if (producer && producer->op == fusion->producer && !producer->assigned) {
+  if (producer && producer->op == fusion->producer && may_fuse(node, *producer)) {
     what.op = fusion->into;
     what.fusion = fusion;
   }

@@ -17,8 +17,12 @@ struct Resolution {
 };
 Resolution resolve(const Node& node);
 
+// The version of an input's memory now, and whether all are what they were when the node ran.
+std::uint32_t memory_version(const Edge& edge);
+bool inputs_unchanged(const Node& node);
+
 // Infers, allocates, launches. Throws what `infer` throws and, on the CPU, what the data show, each with the
-// place where the node was made; then the node keeps the value it had before.
+// place where the node was made; a value that the data spoilt may then have replaced the one before.
 void run(Node& node);
 
 // What `run` would use for a node whose value was set by hand: fills in `ran` and `resolved`, leaves the

@@ -94,7 +94,7 @@ void log_loss_scores_kernel(const Launch& l) {
     using T = decltype(t);
     visit_index(l.in[1].dtype, [&](auto i) {
       using Index = decltype(i);
-      visit_row_shape(cols, [&](auto shape) {
+      visit_row_shape<T>(cols, [&](auto shape) {
         using Shape = decltype(shape);
         launch(log_loss_scores_rows<Shape, T, Index>, blocks_for(rows, Shape::per_block), block_threads, 0,
                l.stream, pointer<const T>(l.in[0]), pointer<const Index>(l.in[1]), pointer<T>(l.out[0]), rows,
@@ -111,7 +111,7 @@ void log_loss_scores_grad_kernel(const Launch& l) {
     using T = decltype(t);
     visit_index(l.in[2].dtype, [&](auto i) {
       using Index = decltype(i);
-      visit_row_shape(cols, [&](auto shape) {
+      visit_row_shape<T>(cols, [&](auto shape) {
         using Shape = decltype(shape);
         launch(log_loss_scores_grad_rows<Shape, T, Index>, blocks_for(rows, Shape::per_block), block_threads,
                0, l.stream, pointer<const T>(l.in[0]), pointer<const T>(l.in[1]),

@@ -53,7 +53,7 @@ struct RowShape {
 // Blocks that are to fit on a multiprocessor: left to itself, ptxas may keep to fewer registers than a row
 // needs.
 template <class T>
-inline constexpr int row_blocks = sizeof(T) == 4 ? 2 : 1;
+inline constexpr int row_blocks = 1;
 
 struct RowPlace {
   std::int64_t row;
@@ -70,15 +70,19 @@ __device__ inline RowPlace place_in_rows() {
 template <class Shape>
 using Columns = std::conditional_t<(Shape::n > 0), int, std::int64_t>;
 
-template <class Body>
+template <class T, class Body>
 void visit_row_shape(std::int64_t cols, const Body& body) {
   if (cols <= 16) return body(RowShape<8, 2>{});
   if (cols <= 128) return body(RowShape<32, 4>{});
   if (cols <= 512) return body(RowShape<32, 16>{});
-  if (cols <= 1024) return body(RowShape<32, 32>{});
-  if (cols <= 4096) return body(RowShape<256, 16>{});
-  if (cols <= 6144) return body(RowShape<256, 24>{});  // 32 spill
-  return body(RowShape<256, 0>{});
+  if constexpr (sizeof(T) == 4) {  // more doubles than 16, or floats than 32, spill on some chips
+    if (cols <= 1024) return body(RowShape<32, 32>{});
+    if (cols <= 4096) return body(RowShape<256, 16>{});
+    if (cols <= 6144) return body(RowShape<256, 24>{});
+  } else {
+    if (cols <= 4096) return body(RowShape<256, 16>{});
+  }
+  body(RowShape<256, 0>{});
 }
 
 // A row's maximum, and the sum of exp(x - max) over it.

@@ -16,7 +16,7 @@ void infer_reshape(Inference& inf) {
   const Shape& x = inf.in[0].shape;
   const Shape asked = shape_of(attrs);
   int open = -1;
-  std::int64_t known = 1;
+  Shape closed;
   for (int i = 0; i < asked.rank(); ++i) {
     if (asked[i] == -1) {
       if (open >= 0) inf.shape_error("shape ", asked, " has more than one -1.");
@@ -24,9 +24,10 @@ void infer_reshape(Inference& inf) {
     } else if (asked[i] < 0) {
       inf.shape_error("shape ", asked, " has a negative axis.");
     } else {
-      known *= asked[i];
+      closed.push_back(asked[i]);
     }
   }
+  std::int64_t known = closed.size();
   if (open >= 0) {
     if (known == 0)
       inf.shape_error("shape ", asked, " leaves open what -1 stands for, since another axis is 0.");

@@ -83,7 +83,7 @@ void softmax(const Launch& l) {
   const std::int64_t cols = row_size_of(l.out[0]), rows = l.out[0].size / cols;
   visit_floating(l.out[0].dtype, [&](auto t) {
     using T = decltype(t);
-    visit_row_shape(cols, [&](auto shape) {
+    visit_row_shape<T>(cols, [&](auto shape) {
       using Shape = decltype(shape);
       launch(softmax_rows<Shape, Log, T>, blocks_for(rows, Shape::per_block), block_threads, 0, l.stream,
              pointer<const T>(l.in[0]), pointer<T>(l.out[0]), rows, cols);
@@ -97,7 +97,7 @@ void softmax_grad(const Launch& l) {
   const std::int64_t cols = row_size_of(l.out[0]), rows = l.out[0].size / cols;
   visit_floating(l.out[0].dtype, [&](auto t) {
     using T = decltype(t);
-    visit_row_shape(cols, [&](auto shape) {
+    visit_row_shape<T>(cols, [&](auto shape) {
       using Shape = decltype(shape);
       launch(softmax_grad_rows<Shape, Log, T>, blocks_for(rows, Shape::per_block), block_threads, 0, l.stream,
              pointer<const T>(l.in[0]), pointer<const T>(l.in[1]), pointer<T>(l.out[0]), rows, cols);
