@@ -291,7 +291,7 @@ def test_a_gradient_through_an_updated_value_is_refused() -> None:
     with pytest.raises(edf.GraphError) as error:
         y.sum().backward()
     assert str(error.value) == (
-        "[square] an input was updated in place since this node ran: its gradient would be wrong. "
+        "[square] a value that its gradient needs was updated in place since this node ran. "
         f"Node made at test_tensor.py:{line}."
     )
     ops.square(p).sum().backward()
