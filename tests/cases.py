@@ -39,6 +39,7 @@ UNARY: Table = {
     "relu": (ops.relu, lambda x: np.maximum(x, 0), apart),
     "sigmoid": (ops.sigmoid, sigmoid, normal),
     "tanh": (ops.tanh, np.tanh, normal),
+    "softplus": (ops.softplus, lambda x: np.logaddexp(x, 0), normal),
 }
 UNARY_SHAPES = {
     "scalar": (),

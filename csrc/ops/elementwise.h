@@ -5,7 +5,7 @@
 // clang-format off
 #define EDF_UNARY_OPS(X)                                                            \
   X(neg, Neg) X(exp, Exp) X(log, Log) X(sqrt, Sqrt) X(square, Square)               \
-  X(relu, Relu) X(sigmoid, Sigmoid) X(tanh, Tanh)
+  X(relu, Relu) X(sigmoid, Sigmoid) X(tanh, Tanh) X(softplus, Softplus)
 // clang-format on
 
 #ifdef EDF_ISA  // inside a kernel file: the formulas, in that file's own namespace
@@ -22,6 +22,8 @@ EDF_HD inline float exp_(float x) { return expf(x); }
 EDF_HD inline double exp_(double x) { return ::exp(x); }
 EDF_HD inline float log_(float x) { return logf(x); }
 EDF_HD inline double log_(double x) { return ::log(x); }
+EDF_HD inline float log1p_(float x) { return log1pf(x); }
+EDF_HD inline double log1p_(double x) { return ::log1p(x); }
 EDF_HD inline float sqrt_(float x) { return sqrtf(x); }
 EDF_HD inline double sqrt_(double x) { return ::sqrt(x); }
 EDF_HD inline float tanh_(float x) { return tanhf(x); }
@@ -77,6 +79,18 @@ struct Tanh {
   template <class T> EDF_HD static T f(T x) { return tanh_(x); }
   template <class T> EDF_HD static T df(T, T y) { return T(1) - y * y; }
   template <class T> EDF_HD static T d2f(T, T y) { return T(-2) * y * (T(1) - y * y); }
+};
+
+struct Softplus {  // the exponent is never positive, so nothing overflows
+  template <class T> EDF_HD static T f(T x) {
+    const T e = exp_(x < T(0) ? x : -x);
+    return (x < T(0) ? T(0) : x) + log1p_(e);
+  }
+  template <class T> EDF_HD static T df(T x, T) { return Sigmoid::f(x); }
+  template <class T> EDF_HD static T d2f(T x, T) {
+    const T s = Sigmoid::f(x);
+    return s * (T(1) - s);
+  }
 };
 // clang-format on
 

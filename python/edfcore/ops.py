@@ -102,6 +102,12 @@ def tanh(x: Operand) -> Call:
 
 
 @op
+def softplus(x: Operand) -> Call:
+    """Elementwise ln(1 + exp(x)), which neither overflows nor loses small values."""
+    return (x,), None
+
+
+@op
 def sum(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Call:
     """Sum over the given axes, all of them by default; 0 over none."""
     return (x,), Attrs(axes_of(axis), keepdims=keepdims)
