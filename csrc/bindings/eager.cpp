@@ -125,10 +125,10 @@ void set_grad(const TensorHandle& tensor, const py::object& grad) {
   Handle* handle = as_handle(grad);
   if (!handle)
     fail(ErrorKind::dtype, "Tensor.grad must be a Tensor or None, not a ", Py_TYPE(grad.ptr())->tp_name, ".");
+  if (!handle->get().value()) fail(ErrorKind::graph, "Tensor.grad: the given node has no value yet.");
   if (!(handle->get().output.spec == tensor.get().output.spec))
     fail(ErrorKind::shape, "Tensor.grad of shape ", handle->get().output.spec.shape,
          " was assigned to a tensor of shape ", tensor.get().output.spec.shape, ".");
-  if (!handle->get().value()) fail(ErrorKind::graph, "Tensor.grad: the given node has no value yet.");
   tensor.get().output.grad =
       make_leaf(Role::constant, copy_to(handle->get().value().on_device(), handle->get().device));
 }

@@ -268,8 +268,10 @@ NodeRef as_number(py::handle object, const Op& op, Device device) {
   }
   const auto number = py::reinterpret_borrow<py::object>(object);
   const double floating = py::cast<double>(py::float_(number));
-  if (floating != std::trunc(floating) || std::abs(floating) > 9.2e18) return make_number(floating, device);
-  return make_number(py::cast<std::int64_t>(py::int_(number)), device);
+  if (floating != std::trunc(floating) || std::isinf(floating)) return make_number(floating, device);
+  int overflow = 0;
+  const long long whole = PyLong_AsLongLongAndOverflow(py::int_(number).ptr(), &overflow);
+  return overflow ? make_number(floating, device) : make_number(std::int64_t{whole}, device);
 }
 
 bool is_host(py::handle object) {

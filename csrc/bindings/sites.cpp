@@ -31,13 +31,19 @@ void release_site(const Site& site) {
   Py_DECREF(static_cast<PyObject*>(site.code));
 }
 
+#ifdef _WIN32
+constexpr const char* separators = "/\\";
+#else
+constexpr const char* separators = "/";
+#endif
+
 std::string describe_site(const Site& site) {
   py::gil_scoped_acquire gil;
   PyObject* bytes = PyUnicode_AsEncodedString(static_cast<PyCodeObject*>(site.code)->co_filename, "utf-8",
                                               "backslashreplace");
   if (!bytes) throw py::error_already_set();
   const std::string file = py::reinterpret_steal<py::bytes>(bytes);
-  return file.substr(file.find_last_of("/\\") + 1) + ":" + std::to_string(line_of(site));
+  return file.substr(file.find_last_of(separators) + 1) + ":" + std::to_string(line_of(site));
 }
 
 }  // namespace

@@ -60,7 +60,7 @@ constexpr int lists = block_threads / 32;
 // A block owns `own` rows of the table and a band of columns. It walks the index once: its warps note, in
 // order, which entries fall on its rows; then every thread adds them to its own elements.
 template <class T, class Index>
-__global__ void __launch_bounds__(block_threads, 1)
+__global__ void __launch_bounds__(block_threads, roomy)
     scatter_add(const T* g, const Index* index, T* out, std::int64_t count, std::int64_t width,
                 std::int64_t rows, int own, int band, std::int64_t bands, Reporter reporter) {
   EDF_SHARED(std::int32_t, entry, list_size);   // position within the walk's current stretch

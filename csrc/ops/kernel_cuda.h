@@ -54,6 +54,9 @@ constexpr std::int64_t matmul_scratch(std::int64_t m, std::int64_t n, std::int64
 namespace edfcore::cuda {
 
 inline constexpr int block_threads = 256;
+// For __launch_bounds__: one block on a multiprocessor is enough. Without it ptxas may spill to make room for
+// more.
+inline constexpr int roomy = 1;
 
 template <class T>
 T* pointer(const View& view) {

@@ -43,7 +43,7 @@ __device__ T loss_gradient(T p, bool at_label, T g) {
 
 // `out` may be `s` itself.
 template <class Shape, class T, class Index>
-__global__ void __launch_bounds__(block_threads, row_blocks<T>)
+__global__ void __launch_bounds__(block_threads, roomy)
     log_loss_scores_grad_rows(const T* g, const T* s, const Index* labels, T* out, std::int64_t rows,
                               std::int64_t row_size, Reporter reporter) {
   const auto [row, lane] = place_in_rows<Shape>();

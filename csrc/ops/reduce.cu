@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(block_threads) reduce_runs(Reduction r, const 
 // Neighbouring outputs lie side by side in memory: a block takes `width` of them (a power of two) and spreads
 // the terms over its rows of threads.
 template <class Fold, Result R, class In, class Out, class Acc>
-__global__ void __launch_bounds__(block_threads, 1)
+__global__ void __launch_bounds__(block_threads, roomy)
     reduce_columns(Reduction r, const In* x, Out* out, Acc start, int width, std::int64_t tiles) {
   EDF_SHARED(Acc, shared, block_threads);
   const Division at = divide(static_cast<std::int64_t>(blockIdx.x), tiles);

@@ -50,11 +50,6 @@ struct RowShape {
   static constexpr int lanes = Lanes, n = N, per_block = block_threads / Lanes;
 };
 
-// Blocks that are to fit on a multiprocessor: left to itself, ptxas may keep to fewer registers than a row
-// needs.
-template <class T>
-inline constexpr int row_blocks = 1;
-
 struct RowPlace {
   std::int64_t row;
   int lane;
@@ -75,7 +70,7 @@ void visit_row_shape(std::int64_t cols, const Body& body) {
   if (cols <= 16) return body(RowShape<8, 2>{});
   if (cols <= 128) return body(RowShape<32, 4>{});
   if (cols <= 512) return body(RowShape<32, 16>{});
-  if constexpr (sizeof(T) == 4) {  // more doubles than 16, or floats than 32, spill on some chips
+  if constexpr (sizeof(T) == 4) {  // of doubles, more than 16 spill on some chips
     if (cols <= 1024) return body(RowShape<32, 32>{});
     if (cols <= 4096) return body(RowShape<256, 16>{});
     if (cols <= 6144) return body(RowShape<256, 24>{});

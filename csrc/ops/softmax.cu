@@ -7,7 +7,7 @@ namespace edfcore::cuda {
 namespace {
 
 template <class Shape, bool Log, class T>
-__global__ void __launch_bounds__(block_threads, row_blocks<T>)
+__global__ void __launch_bounds__(block_threads, roomy)
     softmax_rows(const T* x, T* y, std::int64_t rows, std::int64_t row_size) {
   const auto [row, lane] = place_in_rows<Shape>();
   const Columns<Shape> cols =
@@ -44,7 +44,7 @@ __device__ T gradient(T g, T y, T sum) {
 }
 
 template <class Shape, bool Log, class T>
-__global__ void __launch_bounds__(block_threads, row_blocks<T>)
+__global__ void __launch_bounds__(block_threads, roomy)
     softmax_grad_rows(const T* g, const T* y, T* out, std::int64_t rows, std::int64_t row_size) {
   const auto [row, lane] = place_in_rows<Shape>();
   const Columns<Shape> cols = row < rows ? static_cast<Columns<Shape>>(row_size) : 0;
