@@ -1,6 +1,7 @@
 // For *.cpu.cpp only: these files are compiled once per instruction set, each into its own namespace EDF_ISA.
-// Nothing here or there may be an inline function outside that namespace (std:: algorithms included): the linker would
-// keep one copy for all instruction sets, perhaps the one that this machine cannot run. <math.h> functions are fine.
+// Nothing here or there may be an inline function outside that namespace (std:: algorithms included): the
+// linker would keep one copy for all instruction sets, perhaps the one that this machine cannot run. <math.h>
+// functions are fine.
 #pragma once
 
 #include <stdint.h>
@@ -14,8 +15,9 @@
 
 #define EDF_HD
 
-// Before an elementwise loop: no iteration reads what another one writes. The output may still be an input's own memory
-// (Op::inplace), which __restrict would forbid and without which the compiler falls back to scalars.
+// Before an elementwise loop: no iteration reads what another one writes. The output may still be an input's
+// own memory (Op::inplace), which __restrict would forbid and without which the compiler falls back to
+// scalars.
 #if defined(__clang__)
 #define EDF_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
@@ -57,11 +59,16 @@ void visit_floating(DType dtype, const Body& body) {
 template <class Body>
 void visit_numeric(DType dtype, const Body& body) {
   switch (dtype) {
-    case DType::f64: return body(double{});
-    case DType::i32: return body(std::int32_t{});
-    case DType::i64: return body(std::int64_t{});
-    case DType::u8: return body(std::uint8_t{});
-    default: return body(float{});
+    case DType::f64:
+      return body(double{});
+    case DType::i32:
+      return body(std::int32_t{});
+    case DType::i64:
+      return body(std::int64_t{});
+    case DType::u8:
+      return body(std::uint8_t{});
+    default:
+      return body(float{});
   }
 }
 

@@ -14,8 +14,8 @@ namespace edfcore {
 struct Op;
 struct Node;  // graph/node.h; ops only pass pointers to it along
 
-// The arguments of `infer`: reads `in`, resolves `attrs`, fills `out`. Failing is what these helpers are for: the
-// message is prefixed with the op's name, and the executor adds where the node was made.
+// The arguments of `infer`: reads `in`, resolves `attrs`, fills `out`. Failing is what these helpers are for:
+// the message is prefixed with the op's name, and the executor adds where the node was made.
 struct Inference {
   const Op& op;
   std::span<const Spec> in;
@@ -49,10 +49,10 @@ class Builder {
 struct VjpArgs {
   std::span<const Value> inputs;
   std::span<const Value> outputs;
-  std::span<const Value> grads;     // of the outputs; may hold empty ones, never all empty
-  const Attrs& attrs;               // as resolved by infer
-  std::span<const bool> wanted;     // by input; work for an unwanted one is wasted, not wrong
-  std::span<Value> result;          // by input; all empty on entry
+  std::span<const Value> grads;  // of the outputs; may hold empty ones, never all empty
+  const Attrs& attrs;            // as resolved by infer
+  std::span<const bool> wanted;  // by input; work for an unwanted one is wasted, not wrong
+  std::span<Value> result;       // by input; all empty on entry
 };
 
 // One implementation per instruction set, chosen at load.
@@ -62,8 +62,9 @@ struct CpuKernel {
   Kernel avx512 = nullptr;
 };
 
-// "When input `input` was produced by `producer`, and its value was not assigned by hand, run `into` on the producer's
-// own inputs in its place." This is how log_loss of a softmax becomes the stable loss of the scores, in every mode.
+// "When input `input` was produced by `producer`, and its value was not assigned by hand, run `into` on the
+// producer's own inputs in its place." This is how log_loss of a softmax becomes the stable loss of the
+// scores, in every mode.
 struct Fusion {
   const Op* producer = nullptr;
   std::int32_t input = 0;
@@ -71,25 +72,26 @@ struct Fusion {
 };
 
 enum OpFlags : std::uint32_t {
-  op_internal = 1u << 0,     // emitted by vjps only; has no Python function
-  op_no_grad = 1u << 1,      // has no vjp, by design
-  op_elementwise = 1u << 2,  // element i of the output depends on element i of same-shaped inputs only
-  op_view = 1u << 3,         // the output is input 0's memory under another shape
-  op_mutates = 1u << 4,      // the output is input 0, updated in place
+  op_internal = 1u << 0,       // emitted by vjps only; has no Python function
+  op_no_grad = 1u << 1,        // has no vjp, by design
+  op_elementwise = 1u << 2,    // element i of the output depends on element i of same-shaped inputs only
+  op_view = 1u << 3,           // the output is input 0's memory under another shape
+  op_mutates = 1u << 4,        // the output is input 0, updated in place
   op_takes_numbers = 1u << 6,  // a bare number among the inputs takes the dtype of the others
-  op_producer = 1u << 5,     // some op fuses with it, so a node keeps its inputs even when no gradient is wanted
+  op_producer = 1u << 5,  // some op fuses with it, so a node keeps its inputs even when no gradient is wanted
 };
 
 inline constexpr std::int32_t variadic = -1;
 
 struct Op {
   const char* name;
-  std::int32_t arity;    // number of inputs, or `variadic`
+  std::int32_t arity;  // number of inputs, or `variadic`
   void (*infer)(Inference&);
   CpuKernel cpu;
   Kernel cuda = nullptr;  // null in builds without CUDA
   void (*vjp)(Builder&, const VjpArgs&) = nullptr;
-  std::int64_t (*scratch)(std::span<const Spec> in, std::span<const Spec> out, const Attrs&, DeviceType) = nullptr;
+  std::int64_t (*scratch)(std::span<const Spec> in, std::span<const Spec> out, const Attrs&,
+                          DeviceType) = nullptr;
   std::int32_t inplace = -1;  // input whose memory output 0 may take when that input dies here
   const Fusion* fuses = nullptr;
   std::uint32_t flags = 0;

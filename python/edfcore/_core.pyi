@@ -48,7 +48,9 @@ class Node:
 
     name: str
     @typing.overload
-    def __init__(self, op: Op, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None) -> None: ...
+    def __init__(
+        self, op: typing.Any, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None
+    ) -> None: ...
     @typing.overload
     def __init__(self, *, parameter: bool, value: typing.Any = None) -> None: ...
     def addgrad(self, delta: typing.Any) -> None: ...
@@ -166,7 +168,7 @@ class Tensor(Node):
         """
 
 def all_ops() -> list[Op]: ...
-def apply(op: Op, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None) -> Tensor:
+def apply(op: typing.Any, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None) -> Tensor:
     """
     Runs an op on tensors, or records it when an input is a recorded node.
     """

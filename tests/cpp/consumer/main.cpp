@@ -1,4 +1,5 @@
-// The slides' l = sqrt(x^2 + y^2) in C++, with nothing but what edfcore installs: values, gradients, an error.
+// The slides' l = sqrt(x^2 + y^2) in C++, with nothing but what edfcore installs: values, gradients, an
+// error.
 #include <cmath>
 #include <cstdio>
 #include <initializer_list>
@@ -39,7 +40,9 @@ NodeRef apply(const Op& op, std::initializer_list<NodeRef> inputs) {
   return node;
 }
 
-double at(const NodeRef& node, std::int64_t i) { return static_cast<const double*>(node->value().tensor.data())[i]; }
+double at(const NodeRef& node, std::int64_t i) {
+  return static_cast<const double*>(node->value().tensor.data())[i];
+}
 
 bool near(double a, double b) { return std::abs(a - b) < 1e-15; }
 
