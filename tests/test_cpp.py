@@ -37,7 +37,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     call(
         cmake, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", "-S", ROOT, "-B", build,
         "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0",  # quick to build, and that is all it is for
-        "-DEDFCORE_CUDA=OFF", "-DEDFCORE_BUILD_PYTHON=OFF",
+        "-DEDFCORE_CUDA=OFF", "-DEDFCORE_BUILD_PYTHON=OFF", "-DEDFCORE_MULTI_ISA=OFF",
     )  # fmt: skip
     call(cmake, "--build", build)
     call(cmake, "--install", build, "--component", "cpp", "--prefix", installed)

@@ -24,7 +24,7 @@
   X(gather_rows)                    /* (table, index): table[index]; index int32/int64/uint8, any shape */ \
   X(scatter_add_rows)               /* (g, index; ints = {rows}): internal; the vjp of gather_rows */      \
   X(take_along_last)                /* (x, index): x (..., C), index (...) or (..., K) */                  \
-  X(put_along_last)                 /* (g, index; ints = {C}): internal; the vjp of take_along_last */     \
+  X(put_along_last)                 /* (g, index; ints = {C}, keepdims: index is (..., K)): internal */      \
   X(softmax) X(log_softmax)         /* (x): over the last axis */                                         \
   X(softmax_grad)                   /* (g, p): internal; p * (g - <g, p>) */                               \
   X(log_softmax_grad)               /* (g, l): internal; g - exp(l) * sum(g) */                            \
