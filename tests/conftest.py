@@ -39,13 +39,10 @@ class Covered:
 covered = Covered()
 
 
-def pytest_configure() -> None:
-    """Let programs that tests interrupt see SIGINT: a shell that runs the suite in the background ignores it."""
+def pytest_configure(config: pytest.Config) -> None:
+    # A shell that runs the suite in the background ignores SIGINT, and programs that tests interrupt would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "mode(*names): ways of running ops that this test covers, for the summary"
     )
