@@ -40,7 +40,7 @@ covered = Covered()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell that runs the suite in the background ignores SIGINT, and programs that tests interrupt would inherit that.
+    # A shell that runs the suite in the background ignores SIGINT; programs that tests interrupt would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
