@@ -36,7 +36,8 @@ void add_to(Output& output, NodeRef contribution, Builder& builder) {
     // Memory that was handed out to the host belongs to one gradient alone: what is written there must not
     // show here.
     const Tensor& tensor = contribution->value().tensor;
-    if (!contribution->requires_grad && !tensor.buffer->unique())
+    const bool handed_out = !tensor.buffer->unique() || contribution->value().mirror;
+    if (!contribution->requires_grad && handed_out)
       contribution = make_leaf(Role::constant, copy_to(contribution->value().on_device(), tensor.device()));
     output.grad = std::move(contribution);
     return;
