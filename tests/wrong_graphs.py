@@ -151,7 +151,7 @@ def node_with_too_many_inputs(at: At) -> None:
     edf.Relu(ones(2), ones(2))
 
 
-@wrong(TypeError, "log_loss() missing 1 required positional argument: 'y'")
+@wrong(TypeError, "LogLoss.__init__() missing 1 required positional argument: 'y'")
 def node_with_too_few_inputs(at: At) -> None:
     edf.LogLoss(ones(2, 2))
 

@@ -144,22 +144,24 @@ def node_class(function: OpFunction[...], name: str | None = None) -> type[OpNod
     code, arity = function.describe.__code__, function.record.arity
     for i, argument in enumerate(code.co_varnames[: max(arity, 0)]):
         members[argument] = _InputName(i)
-    if code.co_argcount == arity == 1:
-        members["__init__"] = _unary_init(function.record)
-        members["__init__"].__qualname__ = f"{name}.__init__"
+    if code.co_argcount == arity:
+        members["__init__"] = _plain_init(name, code.co_varnames[:arity], function.record)
     return type(name, (OpNode,), members)
 
 
-def _unary_init(record: _core.Op) -> Any:
-    """Make the constructor of the commonest nodes: what OpNode's does, without packing and unpacking arguments."""
-    make = _core.Node.__init__
-
-    def __init__(self: OpNode, x: Any) -> None:  # noqa: N807
-        self.inputs = inputs = (x,)
-        make(self, record, inputs)
-        _face.CompNodes.append(self)
-
-    return __init__
+def _plain_init(name: str, arguments: tuple[str, ...], record: _core.Op) -> Any:
+    """Make the constructor of an op without attributes: OpNode's, without packing and unpacking arguments."""
+    names = ", ".join(arguments)
+    source = (
+        f"def __init__(self, {names}):\n"
+        f"    self.inputs = inputs = ({names},)\n"
+        "    make(self, record, inputs)\n"
+        "    face.CompNodes.append(self)\n"
+    )
+    scope: dict[str, Any] = {"make": _core.Node.__init__, "record": record, "face": _face}
+    exec(compile(source, __file__, "exec"), scope)
+    scope["__init__"].__qualname__ = f"{name}.__init__"
+    return scope["__init__"]
 
 
 NODE_CLASSES: dict[str, type[OpNode]] = {
