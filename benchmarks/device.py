@@ -123,6 +123,12 @@ def count(xml: Path) -> tuple[dict[str, int], list[str]]:
     return counts, failures
 
 
+def what_killed(output: str) -> str:
+    """The part of a log that says why an interpreter died: where it was, innermost first, or else the end."""
+    start = output.find("Fatal Python error")
+    return output[start : start + 1500] if start >= 0 else output
+
+
 def test_files(folder: Path) -> list[Path]:
     """The suite's files, those that say most first."""
     found = sorted(p for p in folder.glob("test_*.py") if p.name not in NOT_ABOUT_A_DEVICE)
@@ -158,7 +164,7 @@ def tests(run: Run) -> dict[str, Any]:
             continue
         if not xml.exists():
             result["failed"] += 1
-            result["failures"].append(f"{file.name}: {run.clean(done.output, 500)}")
+            result["failures"].append(f"{file.name}: {run.clean(what_killed(done.output), 1500)}")
             continue
         counts, failures = count(xml)
         result["files"][file.name] = counts

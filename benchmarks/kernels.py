@@ -149,6 +149,7 @@ def matmuls(ops: Any, torch: Any, quick: bool) -> Iterator[Kernel]:
 def rows(ops: Any, torch: Any, quick: bool) -> Iterator[Kernel]:
     """Softmax and its kin, and rows taken by index."""
     from edfcore import _core
+    from edfcore._describe import Attrs
 
     F = torch.nn.functional if torch else None
     for n, c in [(6, 10)] if quick else [(64, 10), (4096, 1000), (32768, 1024)]:
@@ -168,7 +169,7 @@ def rows(ops: Any, torch: Any, quick: bool) -> Iterator[Kernel]:
     table, g, index = normal(v, d), normal(n, d), integers(v, n)
     yield Kernel("gather_rows", f"({v}, {d}) ({n},)", [table, index], ops.gather_rows,
                  lambda t, i: t[i.long()], lambda t, i: t[i], bytes=4 * (2 * n * d + n))  # fmt: skip
-    scatter, wanted = _core.find_op("scatter_add_rows"), _core.Attrs([v])
+    scatter, wanted = _core.find_op("scatter_add_rows"), Attrs([v])
     peer = (lambda g, i: torch.zeros((v, d), device=g.device).index_add_(0, i.long(), g)) if torch else None
     yield Kernel("scatter_add_rows", f"({n}, {d}) ({n},)", [g, index],
                  lambda g, i: _core.apply(scatter, (g, i), wanted), peer, lambda g, i: scattered_numpy(g, i, v),

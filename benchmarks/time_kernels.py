@@ -99,7 +99,7 @@ def time_kernel(kernel: Kernel, torch: Any, seconds: float) -> Iterator[dict[str
     error = kernel.error if want is None else difference(kernel.edf(*tensors).numpy(), want)
     yield row(kernel, "edfcore", "cuda", measure(lambda: kernel.edf(*tensors), wait, seconds), error)
     if torch is not None and kernel.torch is not None:
-        peers = [torch.from_numpy(a).cuda() for a in arrays]
+        peers = [torch.as_tensor(a).cuda() for a in arrays]
         error = None if want is None else difference(kernel.torch(*peers).detach().cpu().numpy(), want)
         yield row(
             kernel,

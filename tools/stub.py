@@ -24,7 +24,7 @@ from __future__ import annotations
 import typing
 
 import numpy as np
-from edfcore._describe import Operand
+from edfcore._describe import Attrs, Operand
 from numpy.typing import DTypeLike, NDArray
 '''
 

@@ -66,10 +66,13 @@ T* payload(py::handle object) {
 
 // handles.cpp
 const Op& as_op(py::handle object);
-Handle* as_handle(py::handle object);     // null when it is not one
-const Attrs* as_attrs(py::handle attrs);  // null for None
+Handle* as_handle(py::handle object);  // null when it is not one
 Device& current_device();
 DType graph_dtype();  // edfcore.DT
+void init_handles(py::module_& m);
+
+// record.cpp
+Attrs as_attrs(py::handle attrs);  // from the Python class of that name, or None
 // An input of a recorded node: a node of ours, an array or number, or an object of the user's with a .value.
 // A number for an op that takes them; null for anything else.
 NodeRef as_number(py::handle object, const Op& op, Device device);
@@ -77,7 +80,7 @@ NodeRef as_number(py::handle object, const Op& op, Device device);
 // number.
 bool is_host(py::handle object);
 Edge as_edge(py::handle object, const Op& op, std::size_t position);
-void init_handles(py::module_& m);
+void init_record(py::module_& m);
 
 // hosts.cpp: objects outside the engine, behind leaves of Role::host
 py::object value_or_none(py::handle object);
@@ -92,6 +95,7 @@ void init_hosts();
 void init_edf(py::module_& m);
 void init_eager(py::module_& m);
 void init_errors();
+void raise_in_python() noexcept;  // in a catch block: sets Python's exception from the one that is caught
 void init_engine(py::module_& m);
 
 }  // namespace edfcore

@@ -74,7 +74,7 @@ void forget_history(Node& node) {
 
 py::object apply(py::handle record, const py::tuple& inputs, const py::object& given) {
   const Op& op = as_op(record);
-  const Attrs* attrs = as_attrs(given);
+  const Attrs attrs = as_attrs(given);
   const Node* like = nullptr;
   for (py::handle input : inputs) {
     Handle* handle = as_handle(input);
@@ -85,7 +85,7 @@ py::object apply(py::handle record, const py::tuple& inputs, const py::object& g
   std::vector<Edge> edges;
   edges.reserve(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) edges.push_back(tensor_edge(inputs[i], like, op, i));
-  NodeRef node = make_node(op, std::move(edges), attrs ? *attrs : Attrs{});
+  NodeRef node = make_node(op, std::move(edges), attrs);
   capture_site(*node);
   {
     py::gil_scoped_release release;

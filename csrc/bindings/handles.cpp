@@ -167,21 +167,6 @@ void backward_one(const Handle& handle) {
       push_grad(*edge.node, node, py::module_::import("edfcore").attr("Parameters"));
 }
 
-Handle make_recorded(py::handle record, const py::tuple& inputs, py::handle given) {
-  const Op& op = as_op(record);
-  const Attrs* attrs = as_attrs(given);
-  std::vector<Edge> edges;
-  edges.reserve(inputs.size());
-  for (std::size_t i = 0; i < inputs.size(); ++i) edges.push_back(as_edge(inputs[i], op, i));
-  NodeRef node = make_node(op, std::move(edges), attrs ? *attrs : Attrs{});
-  node->recorded = true;
-  node->requires_grad = true;
-  node->device = current_device();
-  node->attrs.dtype = attrs ? attrs->dtype : graph_dtype();
-  capture_site(*node);
-  return Handle(std::move(node));
-}
-
 Handle make_assigned(bool parameter, py::handle value) {
   NodeRef node = make_leaf(parameter ? Role::parameter : Role::input, {});
   node->attrs.dtype = graph_dtype();
@@ -200,9 +185,8 @@ py::tuple shape_tuple(const Shape& shape) {
   return result;
 }
 
-py::handle handle_type;       // the class Node itself; lives as long as the module
-py::handle op_type;           // and the class Op
-py::handle original_addgrad;  // what Node.addgrad is
+py::handle handle_type;  // the class Node itself; lives as long as the module
+py::handle op_type;      // and the class Op
 
 }  // namespace
 
@@ -232,9 +216,6 @@ Device& current_device() {
   return device;
 }
 
-// A pybind11 argument that may be None is tried twice by its dispatcher; a look of our own costs nothing.
-const Attrs* as_attrs(py::handle attrs) { return attrs.is_none() ? nullptr : py::cast<const Attrs*>(attrs); }
-
 DType graph_dtype() {
   static PyObject* const face_name = PyUnicode_InternFromString("edfcore");
   static PyObject* const dt_name = PyUnicode_InternFromString("DT");
@@ -255,54 +236,6 @@ DType graph_dtype() {
   return last_dtype;
 }
 
-NodeRef as_number(py::handle object, const Op& op, Device device) {
-  if (!(op.flags & op_takes_numbers) || as_handle(object)) return {};
-  const bool scalar = PyFloat_Check(object.ptr()) || PyLong_Check(object.ptr()) || PyBool_Check(object.ptr());
-  if (!scalar) {  // an array with no axes, or a NumPy scalar
-    if (!py::hasattr(object, "__array__") || !py::hasattr(object, "ndim") ||
-        py::cast<int>(object.attr("ndim")) != 0)
-      return {};
-    if (std::string_view("fiub").find(py::cast<char>(object.attr("dtype").attr("kind"))) ==
-        std::string_view::npos)
-      return {};
-  }
-  const auto number = py::reinterpret_borrow<py::object>(object);
-  const double floating = py::cast<double>(py::float_(number));
-  if (floating != std::trunc(floating) || std::isinf(floating)) return make_number(floating, device);
-  int overflow = 0;
-  const long long whole = PyLong_AsLongLongAndOverflow(py::int_(number).ptr(), &overflow);
-  return overflow ? make_number(floating, device) : make_number(std::int64_t{whole}, device);
-}
-
-bool is_host(py::handle object) {
-  return !py::hasattr(object, "__array__") &&
-         (py::hasattr(object, "value") || py::hasattr(object, "forward"));
-}
-
-Edge as_edge(py::handle object, const Op& op, std::size_t position) {
-  if (Handle* handle = as_handle(object)) {
-    // A subclass with an addgrad of its own (to clip, to freeze) is to receive its gradient through it.
-    static PyObject* const addgrad_name = PyUnicode_InternFromString("addgrad");
-    const auto found = py::reinterpret_steal<py::object>(
-        PyObject_GetAttr(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())), addgrad_name));
-    if (found.ptr() != original_addgrad.ptr()) return {make_host_leaf(object), 0};
-    return {NodeRef(&handle->get()), 0};
-  }
-  if (NodeRef number = as_number(object, op, current_device())) return {std::move(number), 0};
-  const std::string what = text("[", op.name, "] input ", position);
-  const bool numbers =
-      PyNumber_Check(object.ptr()) || PySequence_Check(object.ptr()) || py::hasattr(object, "__array__");
-  if (!numbers && !object.is_none() && !PyCallable_Check(object.ptr()) && !PyAnySet_Check(object.ptr()))
-    return {make_host_leaf(object), 0};  // its .value may be set later
-  if (is_host(object)) return {make_host_leaf(object), 0};
-  if (object.is_none() || py::isinstance<py::str>(object) || py::isinstance<py::bytes>(object) ||
-      py::isinstance<py::dict>(object) || !numbers)
-    fail(ErrorKind::graph, what, " is a ", Py_TYPE(object.ptr())->tp_name,
-         ": it must be a node, an array, a number, or an object with a .value.");
-  Tensor constant = to_tensor(object, graph_dtype(), current_device(), what, false);
-  return {make_leaf(Role::constant, std::move(constant)), 0};
-}
-
 void init_handles(py::module_& m) {
   op_type = py::class_<Op>(m, "Op", "The record of one op.")
                 .def_readonly("name", &Op::name)
@@ -313,33 +246,9 @@ void init_handles(py::module_& m) {
                 .def_property_readonly("has_cuda", [](const Op& op) { return op.cuda != nullptr; })
                 .def("__repr__", [](const Op& op) { return text("<op ", op.name, ">"); });
 
-  py::class_<Attrs>(m, "Attrs", "What an op is asked for beside its inputs.")
-      .def(py::init([](const std::optional<std::vector<std::int64_t>>& ints, bool keepdims, bool trans_a,
-                       bool trans_b, const py::object& dtype, double scalar) {
-             Attrs attrs;
-             attrs.n_ints = all_axes;
-             if (ints) {
-               if (ints->size() > static_cast<std::size_t>(max_attr_ints))
-                 fail(ErrorKind::shape, "a tensor has at most ", max_rank, " axes, but ", ints->size(),
-                      " were named.");
-               attrs.n_ints = static_cast<std::int32_t>(ints->size());
-               std::copy(ints->begin(), ints->end(), attrs.ints);
-             }
-             attrs.keepdims = keepdims;
-             attrs.trans_a = trans_a;
-             attrs.trans_b = trans_b;
-             attrs.dtype = dtype.is_none() ? graph_dtype() : to_dtype(dtype);
-             attrs.scalar = scalar;
-             return attrs;
-           }),
-           py::arg("ints") = py::none(), py::kw_only(), py::arg("keepdims") = false,
-           py::arg("trans_a") = false, py::arg("trans_b") = false, py::arg("dtype") = py::none(),
-           py::arg("scalar") = 0.0);
-
   auto node = py::class_<Handle>(m, "Node", "A node of a recorded graph.");
   handle_type = node;
-  node.def(py::init(&make_recorded), py::arg("op"), py::arg("inputs"), py::arg("attrs") = py::none())
-      .def(py::init(&make_assigned), py::kw_only(), py::arg("parameter"), py::arg("value") = py::none())
+  node.def(py::init(&make_assigned), py::kw_only(), py::arg("parameter"), py::arg("value") = py::none())
       .def_property("value", &get_value, &set_value)
       .def_property("grad", &get_grad, &set_grad)
       .def("addgrad", &addgrad, py::arg("delta"))
@@ -357,8 +266,6 @@ void init_handles(py::module_& m) {
       .def_property_readonly("made_at", [](const Handle& h) {
         return h.get().site.code ? site_hooks().describe(h.get().site) : std::string();
       });
-
-  original_addgrad = py::object(node.attr("addgrad")).release();
 
   m.def(
       "find_op",

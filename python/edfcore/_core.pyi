@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 
 import numpy as np
-from edfcore._describe import Operand
+from edfcore._describe import Attrs, Operand
 from numpy.typing import DTypeLike, NDArray
 
 class Op:
@@ -26,32 +26,12 @@ class Op:
     @property
     def no_grad(self) -> bool: ...
 
-class Attrs:
-    """
-    What an op is asked for beside its inputs.
-    """
-    def __init__(
-        self,
-        ints: typing.Sequence[int] | None = None,
-        *,
-        keepdims: bool = False,
-        trans_a: bool = False,
-        trans_b: bool = False,
-        dtype: DTypeLike | None = None,
-        scalar: float = 0.0,
-    ) -> None: ...
-
 class Node:
     """
     A node of a recorded graph.
     """
 
     name: str
-    @typing.overload
-    def __init__(
-        self, op: typing.Any, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None
-    ) -> None: ...
-    @typing.overload
     def __init__(self, *, parameter: bool, value: typing.Any = None) -> None: ...
     def addgrad(self, delta: typing.Any) -> None: ...
     def backward(self) -> None: ...
@@ -198,6 +178,11 @@ def live_nodes() -> int:
 
 def memory_stats(device: str) -> dict[str, int]: ...
 def num_threads() -> int: ...
+def record(node: Node, op: Op, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None) -> None:
+    """
+    Makes `node`, an instance of a subclass whose constructor runs, the node of an op.
+    """
+
 def reset_peak_memory(device: str) -> None: ...
 def set_device(name: str) -> None: ...
 def set_grad_enabled(enabled: bool) -> bool:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import index
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, SupportsIndex, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, SupportsIndex, TypeAlias
 
 from edfcore import _core
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, DTypeLike
 
     Operand: TypeAlias = _core.Node | ArrayLike
 else:
     Operand = Any
 
+
+class Attrs(NamedTuple):
+    """What an op is asked for beside its inputs: axes, a permutation or a shape, flags, a dtype, a number."""
+
+    ints: Sequence[int] | None = None
+    keepdims: bool = False
+    trans_a: bool = False
+    trans_b: bool = False
+    dtype: DTypeLike | None = None
+    scalar: float = 0.0
+
+
 # What an op function returns: the inputs, and what the op is asked for beside them.
-Call: TypeAlias = tuple[tuple[Any, ...], "_core.Attrs | None"]
+Call: TypeAlias = tuple[tuple[Any, ...], Attrs | None]
 
 P = ParamSpec("P")
 

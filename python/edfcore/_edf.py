@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edfcore import _core, ops
-from edfcore._describe import Call, OpFunction
+from edfcore._describe import Attrs, OpFunction
 from edfcore.errors import GraphError
 
 if TYPE_CHECKING:
@@ -112,16 +112,10 @@ class OpNode(_core.Node, CompNode):
     function: ClassVar[OpFunction[...]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        function = self.function
-        inputs, attrs = self.describe(*args, **kwargs)
-        _core.Node.__init__(self, function.record, inputs, attrs)
+        inputs, attrs = self.function.describe(*args, **kwargs)
         self.inputs = inputs  # the engine refers to objects of the user's weakly; this keeps them
+        _core.record(self, self.function.record, inputs, attrs)
         _face.CompNodes.append(self)
-
-    @classmethod
-    def describe(cls, *args: Any, **kwargs: Any) -> Call:
-        """Inputs and attributes of the op, from the arguments of this class."""
-        return cls.function.describe(*args, **kwargs)
 
     def __repr__(self) -> str:
         return _repr(self)
@@ -137,31 +131,43 @@ class _InputName:
         return self if node is None else node.inputs[self.position]
 
 
-def node_class(function: OpFunction[...], name: str | None = None) -> type[OpNode]:
+def node_class(function: OpFunction[...]) -> type[OpNode]:
     """Make the EDF node class of an op: LogLoss from log_loss, with the inputs as attributes under their names."""
-    name = name or "".join(part.capitalize() for part in function.__name__.split("_"))
+    name = "".join(part.capitalize() for part in function.__name__.split("_"))
     members: dict[str, Any] = {"function": function, "__doc__": function.__doc__, "__module__": "edfcore"}
-    code, arity = function.describe.__code__, function.record.arity
-    for i, argument in enumerate(code.co_varnames[: max(arity, 0)]):
+    for i, argument in enumerate(function.describe.__code__.co_varnames[: max(function.record.arity, 0)]):
         members[argument] = _InputName(i)
-    if code.co_argcount == arity:
-        members["__init__"] = _plain_init(name, code.co_varnames[:arity], function.record)
-    return type(name, (OpNode,), members)
+    made = type(name, (OpNode,), members)
+    made.__init__ = _constructor(made)  # type: ignore[misc]
+    return made
 
 
-def _plain_init(name: str, arguments: tuple[str, ...], record: _core.Op) -> Any:
-    """Make the constructor of an op without attributes: OpNode's, without packing and unpacking arguments."""
-    names = ", ".join(arguments)
+def _constructor(made: type[OpNode]) -> Any:
+    """Write the constructor of an op's class: OpNode's, with the op's own arguments and no packing of them."""
+    describe, record = made.function.describe, made.function.record
+    code = describe.__code__
+    if code.co_flags & 0x0C:  # *args or **kwargs, as inspect, which is slow to import, would say
+        return OpNode.__init__
+    positional = code.co_varnames[: code.co_argcount]
+    by_name = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    parameters = ", ".join([*positional, "*", *by_name] if by_name else positional)
+    if len(positional) == record.arity and not by_name:
+        call = f"({parameters},), None"
+    else:
+        call = f"describe({', '.join([*positional, *(f'{name}={name}' for name in by_name)])})"
     source = (
-        f"def __init__(self, {names}):\n"
-        f"    self.inputs = inputs = ({names},)\n"
-        "    make(self, record, inputs)\n"
+        f"def __init__(self, {parameters}):\n"
+        f"    inputs, attrs = {call}\n"
+        "    self.inputs = inputs\n"
+        "    record(self, op, inputs, attrs)\n"
         "    face.CompNodes.append(self)\n"
     )
-    scope: dict[str, Any] = {"make": _core.Node.__init__, "record": record, "face": _face}
+    scope: dict[str, Any] = {"record": _core.record, "op": record, "describe": describe, "face": _face}
     exec(compile(source, __file__, "exec"), scope)
-    scope["__init__"].__qualname__ = f"{name}.__init__"
-    return scope["__init__"]
+    constructor = scope["__init__"]
+    constructor.__qualname__ = f"{made.__name__}.__init__"
+    constructor.__defaults__, constructor.__kwdefaults__ = describe.__defaults__, describe.__kwdefaults__
+    return constructor
 
 
 NODE_CLASSES: dict[str, type[OpNode]] = {
@@ -179,33 +185,42 @@ class Affine(NODE_CLASSES["Affine"]):  # type: ignore[misc, valid-type]  # a cla
 
     def __init__(self, Phi: Any, x: Any) -> None:
         self.Phi = Phi
-        OpNode.__init__(self, Phi, x)
+        try:
+            inputs = (x, Phi.w, Phi.b)
+        except AttributeError:
+            inputs = (x, *_weights(Phi))
+        self.inputs = inputs
+        _core.record(self, _AFFINE, inputs, None)
+        _face.CompNodes.append(self)
 
-    @classmethod
-    def describe(cls, Phi: Any, x: Any) -> Call:
-        """Take the weights and biases out of the package."""
-        if isinstance(Phi, (list, tuple)) and len(Phi) == 2:
-            return (x, Phi[0], Phi[1]), None
-        for w, b in (("w", "b"), ("W", "B"), ("W", "b")):
-            if hasattr(Phi, w) and hasattr(Phi, b):
-                return (x, getattr(Phi, w), getattr(Phi, b)), None
-        raise GraphError(
-            f"[affine] Phi is a {type(Phi).__name__}: it must be a parameter package with .w and .b (or .W and .B), "
-            "or a pair [W, B]."
-        )
+
+_AFFINE = ops.affine.record
+
+
+def _weights(Phi: Any) -> tuple[Any, Any]:
+    """Take the weights and biases out of a pair or a package that has no .w and .b."""
+    if isinstance(Phi, (list, tuple)) and len(Phi) == 2:
+        return Phi[0], Phi[1]
+    for W, b in (("W", "B"), ("W", "b")):
+        if hasattr(Phi, W) and hasattr(Phi, b):
+            return getattr(Phi, W), getattr(Phi, b)
+    raise GraphError(
+        f"[affine] Phi is a {type(Phi).__name__}: it must be a parameter package with .w and .b (or .W and .B), "
+        "or a pair [W, B]."
+    )
 
 
 NODE_CLASSES["Affine"] = Affine
 _CLASS_OF_OP = {made.function.record.name: made for made in NODE_CLASSES.values()}
 
 
-def _record(record: _core.Op, inputs: tuple[Any, ...], attrs: _core.Attrs | None) -> OpNode:
+def _record(record: _core.Op, inputs: tuple[Any, ...], attrs: Attrs | None) -> OpNode:
     """Make the node for a function of `edfcore.ops` that met an EDF node."""
     made = _CLASS_OF_OP.get(record.name)
     if made is None:
         raise GraphError(f"[{record.name}] cannot be recorded.")
     node: OpNode = made.__new__(made)
-    _core.Node.__init__(node, record, inputs, attrs)
+    _core.record(node, record, inputs, attrs)
     node.inputs = inputs
     _face.CompNodes.append(node)
     return node

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edfcore._core import Attrs
-from edfcore._describe import Call, Operand, axes_of, ints, op
+from edfcore._describe import Attrs, Call, Operand, axes_of, ints, op
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

@@ -1,0 +1,147 @@
+// Making the node of a recorded op. Programs that rebuild their graph do this ten thousand times a minibatch,
+// so the function that does it is a plain C function of Python's, without a dispatcher's search through
+// signatures.
+#include <cmath>
+#include <string_view>
+
+#include "bindings/bindings.h"
+#include "core/error.h"
+#include "device/memory.h"
+
+namespace edfcore {
+namespace {
+
+py::handle node_class;                   // the class Node, which lives as long as the module
+const py::detail::type_info* node_type;  // what pybind11 knows of it
+py::handle original_addgrad;             // what Node.addgrad is
+
+// Hangs the node under the Python object, as the dispatcher of a constructor would.
+void adopt(py::handle object, NodeRef node) {
+  auto* instance = reinterpret_cast<py::detail::instance*>(object.ptr());
+  py::detail::value_and_holder place = instance->simple_layout
+                                           ? py::detail::value_and_holder(instance, node_type, 0, 0)
+                                           : instance->get_value_and_holder(node_type);
+  if (place.holder_constructed()) fail(ErrorKind::graph, "this node has been made already.");
+  place.value_ptr() = new Handle(std::move(node));
+  place.type->init_instance(instance, nullptr);
+}
+
+void record(py::handle object, py::handle record, py::handle inputs, py::handle given) {
+  if (!PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(node_class.ptr())) ||
+      !PyTuple_Check(inputs.ptr()))
+    throw py::type_error("record(node, op, inputs, attrs=None): a Node, an Op, a tuple, and Attrs or None");
+  const Op& op = as_op(record);
+  const Attrs attrs = as_attrs(given);
+  const auto n = static_cast<std::size_t>(PyTuple_GET_SIZE(inputs.ptr()));
+  std::vector<Edge> edges;
+  edges.reserve(n);
+  for (std::size_t i = 0; i < n; ++i)
+    edges.push_back(as_edge(PyTuple_GET_ITEM(inputs.ptr(), static_cast<py::ssize_t>(i)), op, i));
+  NodeRef node = make_node(op, std::move(edges), attrs);
+  node->recorded = true;
+  node->requires_grad = true;
+  node->device = current_device();
+  capture_site(*node);
+  adopt(object, std::move(node));
+}
+
+PyObject* record_function(PyObject*, PyObject* const* args, Py_ssize_t n) {
+  try {
+    if (n < 3 || n > 4) throw py::type_error("record(node, op, inputs, attrs=None)");
+    record(args[0], args[1], args[2], n == 4 ? args[3] : Py_None);
+  } catch (...) {
+    raise_in_python();
+    return nullptr;
+  }
+  Py_RETURN_NONE;
+}
+
+PyMethodDef record_method = {
+    "record", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(record_function)), METH_FASTCALL,
+    "record(node: Node, op: Op, inputs: tuple, attrs: typing.Any = None) -> None\n\n"
+    "Makes `node`, an instance of a subclass whose constructor runs, the node of an op."};
+
+}  // namespace
+
+Attrs as_attrs(py::handle given) {
+  Attrs attrs;
+  attrs.dtype = graph_dtype();
+  if (given.is_none()) return attrs;
+  if (!PyTuple_Check(given.ptr()) || PyTuple_GET_SIZE(given.ptr()) != 6)
+    throw py::type_error("attrs must be an Attrs or None");
+  const auto field = [&](py::ssize_t i) { return py::handle(PyTuple_GET_ITEM(given.ptr(), i)); };
+  attrs.n_ints = all_axes;
+  if (!field(0).is_none()) {
+    const auto ints = py::reinterpret_borrow<py::sequence>(field(0));
+    const std::size_t n = ints.size();
+    if (n > static_cast<std::size_t>(max_attr_ints))
+      fail(ErrorKind::shape, "a tensor has at most ", max_rank, " axes, but ", n, " were named.");
+    attrs.n_ints = static_cast<std::int32_t>(n);
+    for (std::size_t i = 0; i < n; ++i) attrs.ints[i] = py::cast<std::int64_t>(ints[i]);
+  }
+  attrs.keepdims = py::cast<bool>(field(1));
+  attrs.trans_a = py::cast<bool>(field(2));
+  attrs.trans_b = py::cast<bool>(field(3));
+  if (!field(4).is_none()) attrs.dtype = to_dtype(field(4));
+  attrs.scalar = py::cast<double>(field(5));
+  return attrs;
+}
+
+NodeRef as_number(py::handle object, const Op& op, Device device) {
+  if (!(op.flags & op_takes_numbers) || as_handle(object)) return {};
+  const bool scalar = PyFloat_Check(object.ptr()) || PyLong_Check(object.ptr()) || PyBool_Check(object.ptr());
+  if (!scalar) {  // an array with no axes, or a NumPy scalar
+    if (!py::hasattr(object, "__array__") || !py::hasattr(object, "ndim") ||
+        py::cast<int>(object.attr("ndim")) != 0)
+      return {};
+    if (std::string_view("fiub").find(py::cast<char>(object.attr("dtype").attr("kind"))) ==
+        std::string_view::npos)
+      return {};
+  }
+  const auto number = py::reinterpret_borrow<py::object>(object);
+  const double floating = py::cast<double>(py::float_(number));
+  if (floating != std::trunc(floating) || std::isinf(floating)) return make_number(floating, device);
+  int overflow = 0;
+  const long long whole = PyLong_AsLongLongAndOverflow(py::int_(number).ptr(), &overflow);
+  return overflow ? make_number(floating, device) : make_number(std::int64_t{whole}, device);
+}
+
+bool is_host(py::handle object) {
+  return !py::hasattr(object, "__array__") &&
+         (py::hasattr(object, "value") || py::hasattr(object, "forward"));
+}
+
+Edge as_edge(py::handle object, const Op& op, std::size_t position) {
+  if (Handle* handle = as_handle(object)) {
+    // A subclass with an addgrad of its own (to clip, to freeze) is to receive its gradient through it.
+    static PyObject* const addgrad_name = PyUnicode_InternFromString("addgrad");
+    const auto found = py::reinterpret_steal<py::object>(
+        PyObject_GetAttr(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())), addgrad_name));
+    if (found.ptr() != original_addgrad.ptr()) return {make_host_leaf(object), 0};
+    return {NodeRef(&handle->get()), 0};
+  }
+  if (NodeRef number = as_number(object, op, current_device())) return {std::move(number), 0};
+  const std::string what = text("[", op.name, "] input ", position);
+  const bool numbers =
+      PyNumber_Check(object.ptr()) || PySequence_Check(object.ptr()) || py::hasattr(object, "__array__");
+  if (!numbers && !object.is_none() && !PyCallable_Check(object.ptr()) && !PyAnySet_Check(object.ptr()))
+    return {make_host_leaf(object), 0};  // its .value may be set later
+  if (is_host(object)) return {make_host_leaf(object), 0};
+  if (object.is_none() || py::isinstance<py::str>(object) || py::isinstance<py::bytes>(object) ||
+      py::isinstance<py::dict>(object) || !numbers)
+    fail(ErrorKind::graph, what, " is a ", Py_TYPE(object.ptr())->tp_name,
+         ": it must be a node, an array, a number, or an object with a .value.");
+  Tensor constant = to_tensor(object, graph_dtype(), current_device(), what, false);
+  return {make_leaf(Role::constant, std::move(constant)), 0};
+}
+
+void init_record(py::module_& m) {
+  node_class = m.attr("Node");
+  node_type = py::detail::get_type_info(reinterpret_cast<PyTypeObject*>(node_class.ptr()));
+  original_addgrad = py::object(node_class.attr("addgrad")).release();
+  const py::object name = m.attr("__name__");
+  m.attr("record") =
+      py::reinterpret_steal<py::object>(PyCFunction_NewEx(&record_method, nullptr, name.ptr()));
+}
+
+}  // namespace edfcore
