@@ -59,19 +59,6 @@ Edge tensor_edge(py::handle object, const Node* like, const Op& op, std::size_t 
   return {tensor_node(object, like, text("[", op.name, "] input ", position)), 0};
 }
 
-// Nobody will walk back through this node. One that others fuse with keeps the values it was computed from,
-// but not where those came from.
-void forget_history(Node& node) {
-  if (node.op->flags & op_producer) {
-    for (Edge& edge : node.inputs)
-      edge = {make_leaf(Role::constant, edge.node->out(edge.index).value.on_device()), 0};
-    return;
-  }
-  node.inputs.clear();
-  node.op = nullptr;
-  node.role = Role::constant;
-}
-
 py::object apply(py::handle record, const py::tuple& inputs, const py::object& given) {
   const Op& op = as_op(record);
   const Attrs attrs = as_attrs(given);

@@ -7,19 +7,25 @@
 namespace edfcore {
 namespace {
 
+// The consumer's inputs, with `own` in the place that was left empty.
+Small<const Edge*> inputs_with(const Deferred& d, const Edge& own) {
+  Small<const Edge*> inputs = pointers(d.inputs);
+  inputs[static_cast<std::size_t>(d.input)] = &own;
+  return inputs;
+}
+
 // What the consumers would have added to this node's gradient without fusion, beside what it has of its own.
 NodeRef total_grad(Node& node) {
   RunningBuilder builder(false);
   Output total;
   total.grad = node.output.grad;
   for (const Deferred& d : node.deferred) {
-    Small<const Edge*> inputs = pointers(d.inputs);
     const Edge self{NodeRef(&node), 0};
-    inputs[static_cast<std::size_t>(d.input)] = &self;
     const Value grad[] = {value_of(*d.grad)};
-    call_vjp(*d.op, inputs, {}, grad, d.resolved, builder, [&](std::size_t i, NodeRef contribution) {
-      if (static_cast<std::int32_t>(i) == d.input) add_to(total, std::move(contribution), builder);
-    });
+    call_vjp(*d.op, inputs_with(d, self), {}, grad, d.resolved, builder,
+             [&](std::size_t i, NodeRef contribution) {
+               if (static_cast<std::int32_t>(i) == d.input) add_to(total, std::move(contribution), builder);
+             });
   }
   return total.grad;
 }
@@ -59,8 +65,7 @@ void pass_deferred(Node& node, Builder& builder) {
     node.deferred.clear();
   }
   for (const Deferred& d : node.deferred) {
-    Small<const Edge*> inputs = pointers(d.inputs);
-    inputs[static_cast<std::size_t>(d.input)] = &node.inputs[0];
+    const Small<const Edge*> inputs = inputs_with(d, node.inputs[0]);
     const Value grad[] = {value_of(*d.grad)};
     call_vjp(*d.into, inputs, {}, grad, d.resolved, builder, [&](std::size_t i, NodeRef contribution) {
       add_to(output_of(*inputs[i]), std::move(contribution), builder);

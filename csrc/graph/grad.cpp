@@ -15,12 +15,7 @@ Value RunningBuilder::emit(const Op& op, std::span<const Value> inputs, const At
   for (const Value& input : inputs) edges.push_back({NodeRef(input.node), input.index});
   NodeRef node = make_node(op, std::move(edges), attrs);
   run(*node);
-  if (!record_) {
-    node->inputs.clear();
-    node->op = nullptr;
-    node->role = Role::constant;
-    node->requires_grad = false;
-  }
+  if (!record_) forget_history(*node);
   made_.push_back(node);
   return value_of(*node);
 }

@@ -156,6 +156,18 @@ NodeRef make_number(std::int64_t number, Device device) {
   return node;
 }
 
+void forget_history(Node& node) {
+  node.requires_grad = false;
+  if (node.op->flags & op_producer) {
+    for (Edge& edge : node.inputs)
+      edge = {make_leaf(Role::constant, edge.node->out(edge.index).value.on_device()), 0};
+    return;
+  }
+  node.inputs.clear();
+  node.op = nullptr;
+  node.role = Role::constant;
+}
+
 std::string made_at(const Node& node) {
   if (!node.site.code || !site_hooks().describe) return "";
   return " Node made at " + site_hooks().describe(node.site) + ".";

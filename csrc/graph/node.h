@@ -134,6 +134,10 @@ NodeRef make_leaf(Role role, Tensor value);
 NodeRef make_number(double number, Device device);
 NodeRef make_number(std::int64_t number, Device device);
 
+// Nobody will walk back through this node: it becomes a constant. One that others fuse with keeps the values
+// it was computed from, but not where those came from.
+void forget_history(Node& node);
+
 // " Node made at train.py:14.", or nothing when no site is known.
 std::string made_at(const Node& node);
 
