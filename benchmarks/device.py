@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import chip
+from chip import architecture
 from evidence import ROOT, OutOfTimeError, Run, ask, ask_gpu
 
 # What runs first is what says most about a device. The rest of the suite follows in the order of its names.
@@ -66,12 +68,6 @@ def environment(run: Run) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "packages": {name: version for name, version in installed.items() if version},
     }
-
-
-def architecture(compute_capability: str) -> str:
-    """CMake's name for a chip: 90a for 9.0, whose own instructions need the letter; 86 for 8.6."""
-    major, _, minor = compute_capability.partition(".")
-    return f"{major}{minor}a" if int(major) >= 9 else f"{major}{minor}"
 
 
 def build(run: Run) -> dict[str, Any]:
@@ -260,6 +256,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=8.0, help="time for everything (8)")
     parser.add_argument("--scratch", metavar="DIR", help="folder for the build (build/device)")
     parser.add_argument("--commit", default="", help="the commit, where git cannot say it")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="SECTION",
+        choices=list(SECTIONS),
+        help="this section alone; repeatable",
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: tries the script out")
     parser.add_argument("--sim", action="store_true", help="the simulated device instead of a GPU")
     options = parser.parse_args(arguments)
@@ -271,6 +274,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         ROOT / "build" / name if options.sim else ROOT / "benchmarks" / "results"
     )
     return options
+
+
+# In the order of what a run that is cut short should have.
+SECTIONS = {
+    "tests": tests,
+    "timings": timings,
+    "sanitizer": sanitizer,
+    "limits": chip.limits,
+    "hopper": chip.hopper,
+    "peers": chip.peers,
+}
+ON_A_GPU = ("limits", "hopper", "peers")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -285,13 +300,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run.path = Path(run.options.out).resolve() / file_name(run.document, run.options.sim)
         run.section("build", build)
         if run.document["build"].get("ok"):
-            for name, work in (("tests", tests), ("timings", timings), ("sanitizer", sanitizer)):
-                run.section(name, work)
+            for name, work in SECTIONS.items():
+                if (not run.options.only or name in run.options.only) and not (
+                    run.options.sim and name in ON_A_GPU
+                ):
+                    run.section(name, work)
         else:
             print(run.document["build"].get("log") or run.document["build"], file=sys.stderr)
-        run.document["complete"] = len(run.document["sections"]) == 5 and all(
-            section["status"] == "done" for section in run.document["sections"].values()
-        )
+        run.document["complete"] = {"environment", "build", *SECTIONS} == set(
+            run.document["sections"]
+        ) and all(section["status"] == "done" for section in run.document["sections"].values())
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
     finally:

@@ -62,7 +62,7 @@ class Run:
             "complete": False,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": 0.0,
-            "options": {key: getattr(options, key) for key in ("minutes", "sim", "quick")},
+            "options": {key: getattr(options, key) for key in ("minutes", "sim", "quick", "only")},
             "sections": {},
         }
         self.path: Path | None = None

@@ -111,7 +111,7 @@ def time_kernel(kernel: Kernel, torch: Any, seconds: float) -> Iterator[dict[str
         del peers
     error = None if want is None else difference(kernel.numpy(*arrays), want)
     yield row(
-        kernel, "numpy", "cpu", measure(lambda: kernel.numpy(*arrays), lambda: None, seconds / 2), error
+        kernel, "numpy", "cpu", measure(lambda: kernel.numpy(*arrays), lambda: None, seconds / 8), error
     )
 
 

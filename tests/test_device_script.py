@@ -14,6 +14,7 @@ import pytest
 if not (Path(__file__).parent.parent / "benchmarks" / "device.py").exists():
     pytest.skip("the benchmarks are not beside the tests", allow_module_level=True)
 
+import chip
 import device as script
 import kernels
 import time_kernels
@@ -140,6 +141,29 @@ def test_results_are_counted(tmp_path: Path) -> None:
         '</testcase><testcase classname="a" name="z"><skipped/></testcase></testsuite></testsuites>'
     )
     assert script.count(xml) == ({"passed": 1, "failed": 1, "skipped": 1}, ["a::y"])
+
+
+def test_a_dead_interpreter_says_where_it_died() -> None:
+    log = "....\nFatal Python error: Segmentation fault\n\nCurrent thread:\n  File x\n" + "  File y\n" * 1000
+    assert script.what_killed(log).startswith("Fatal Python error: Segmentation fault\n\nCurrent thread")
+    assert len(script.what_killed(log)) == 1500
+    assert script.what_killed("E  assert 1 == 2") == "E  assert 1 == 2"
+
+
+def test_programs_beside_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chip, "compiled", lambda run, source: run.scratch / source.stem)
+    outputs = {"limits": 'copying ...\n{"rows": [1]}\ndone', "bash": ""}
+    monkeypatch.setattr(
+        run, "command", lambda words, seconds: script_finished(0, outputs[Path(words[0]).name])
+    )
+    assert chip.limits(run) == {"rows": [1]}
+    outputs["limits"] = "no device"
+    with pytest.raises(RuntimeError, match="no device"):
+        chip.limits(run)
+    assert "note" in chip.hopper(run), "the GPU here is no Hopper"
+    run.document["environment"]["gpu"]["compute_cap"] = "9.0"
+    with pytest.raises(RuntimeError):  # nothing was written
+        chip.hopper(run)
 
 
 def test_the_suite_is_found() -> None:
