@@ -102,7 +102,9 @@ Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device
     return {spec, borrow(data, spec.bytes(), cpu_device, drop_array, array.release().ptr())};
   }
   Tensor tensor = allocate(spec, device);
-  if (spec.bytes() > 0) backend(device).upload(tensor.data(), array.data(), spec.bytes());
+  const void* const data = array.data();
+  const DeviceWait wait(device);
+  if (spec.bytes() > 0) backend(device).upload(tensor.data(), data, spec.bytes());
   return tensor;
 }
 

@@ -40,6 +40,18 @@ struct TensorHandle : Handle {
   using Handle::Handle;
 };
 
+// Lets go of the GIL while memory is copied to or from a device that is not the CPU, which may have work to
+// finish first.
+class DeviceWait {
+ public:
+  explicit DeviceWait(Device device) {
+    if (device.type != DeviceType::cpu) released_.emplace();
+  }
+
+ private:
+  std::optional<py::gil_scoped_release> released_;
+};
+
 // arrays.cpp
 DType to_dtype(py::handle dtype);  // from a name, a NumPy dtype or scalar type; throws a dtype error
 py::dtype from_dtype(DType dtype);

@@ -123,8 +123,13 @@ void set_grad(const TensorHandle& tensor, const py::object& grad) {
 py::array to_numpy(const TensorHandle& tensor) {
   Cell& cell = tensor.get().value();
   if (cell.tensor.device().type == DeviceType::cpu) return as_array(cell.tensor, false);
-  check_status(cell.tensor.device());
-  return as_array(copy_to(cell.tensor, cpu_device), false);
+  Tensor host;
+  {
+    const DeviceWait wait(cell.tensor.device());
+    check_status(cell.tensor.device());
+    host = copy_to(cell.tensor, cpu_device);
+  }
+  return as_array(host, false);
 }
 
 }  // namespace

@@ -205,12 +205,15 @@ void update(const py::object& parameters, const py::object& given_rate) {
   }
   flush_ours();
   // On a GPU a bad label shows only now: the kernels of this step have left the parameters alone.
+  const DeviceWait wait(current_device());
   if (current_device().type != DeviceType::cpu) check_status(current_device());
 }
 
 void sgd_one(const Handle& handle, const py::object& learning_rate) {
   Node* const node = &handle.get();
-  sgd({&node, 1}, as_rate(learning_rate));
+  const double rate = as_rate(learning_rate);
+  py::gil_scoped_release release;
+  sgd({&node, 1}, rate);
 }
 
 }  // namespace

@@ -20,7 +20,12 @@ std::string what_is(const Node& node) {
 }
 
 py::array hand_out(Cell& cell) {
-  if (cell.tensor.device().type != DeviceType::cpu) check_status(cell.tensor.device());
+  const Device device = cell.tensor.device();
+  {
+    const DeviceWait wait(device);
+    if (device.type != DeviceType::cpu) check_status(device);
+    cell.on_host();
+  }
   return as_array(cell.on_host());
 }
 
@@ -55,6 +60,7 @@ void set_value(const Handle& handle, py::handle array) {
   if (keeps_shape && !(next.spec.shape == node.output.spec.shape))
     fail(ErrorKind::shape, what_is(node), "a value of shape ", next.spec.shape,
          " was assigned to a parameter of shape ", node.output.spec.shape, ".", made_at(node));
+  const DeviceWait wait(node.device);
   if (keeps_shape) {  // in place, as a NumPy EDF's parameter is seen by all who hold its array
     copy_into(cell.on_device(), next);
     cell.updated();
