@@ -193,7 +193,9 @@ def unary_ops() -> list[str]:
     text = (CSRC / "ops/elementwise.h").read_text()
     listed = text[text.index("#define EDF_UNARY_OPS") : text.index("// clang-format on")]
     return [
-        name + suffix for name in re.findall(r"X\((\w+), \w+\)", listed) for suffix in ("", "_grad", "_grad2")
+        name + suffix
+        for name in re.findall(r"X\((\w+), \w+, \w+\)", listed)
+        for suffix in ("", "_grad", "_grad2")
     ]
 
 

@@ -42,6 +42,7 @@ CORRECTIONS = [
     (r"(def all_ops\(\) -> )list\b", r"\1list[Op]"),
     (r"(def memory_stats\(.*\) -> )dict\b", r"\1dict[str, int]"),
     (r"(def shape\(self\) -> )tuple\b", r"\1tuple[int, ...]"),
+    (r"\bfeeds: dict\b", "feeds: typing.Mapping[typing.Any, typing.Any]"),
     (r"\binputs: tuple\b", "inputs: tuple[typing.Any, ...]"),
     (r"\battrs: typing\.Any\b", "attrs: Attrs | None"),
     (r"\bdtype: typing\.Any = None", "dtype: DTypeLike | None = None"),

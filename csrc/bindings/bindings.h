@@ -103,7 +103,15 @@ void push_grad(Node& leaf, const Node& consumer,
 void zero_host_grad(py::handle object);
 void init_hosts();
 
-// edf.cpp, eager.cpp, errors.cpp, engine.cpp
+// edf.cpp
+Node* own_node(
+    py::handle item);  // behind a list item that the engine may run itself; null where Python has the say
+bool engine_updates(py::handle parameter);  // neither the object nor its class has an SGD of its own
+double as_rate(const py::object& learning_rate);
+py::list list_of(const py::object& items);  // a copy
+
+// eager.cpp, errors.cpp, engine.cpp, plans.cpp
+void init_plans(py::module_& m);
 void init_edf(py::module_& m);
 void init_eager(py::module_& m);
 void init_errors();

@@ -34,27 +34,10 @@ py::dict own_attributes(py::handle object) {
   return py::reinterpret_steal<py::dict>(dict);
 }
 
-// The engine's node behind a list item, if the engine may run it itself; null where Python has the say.
-Node* own_node(py::handle item) {
-  Handle* handle = as_handle(item);
-  if (!handle || !handle->get().op) return nullptr;
-  if (!type_attribute(item, names().forward).is(originals().forward)) return nullptr;
-  if (!type_attribute(item, names().backward).is(originals().backward)) return nullptr;
-  const py::dict own = own_attributes(item);
-  if (own.contains(names().forward) || own.contains(names().backward)) return nullptr;
-  return &handle->get();
-}
-
 bool has_host_input(const Node& node) {
   for (const Edge& edge : node.inputs)
     if (edge.node->role == Role::host) return true;
   return false;
-}
-
-py::list copy_of(const py::object& items) {
-  PyObject* list = PySequence_List(items.ptr());
-  if (!list) throw py::error_already_set();
-  return py::reinterpret_steal<py::list>(list);
 }
 
 py::object method(py::handle item, const py::object& name, std::size_t position, const char* list) {
@@ -81,7 +64,7 @@ void flush(Segment& segment, const RunOne& run_one) {
 
 void walk_forward(const py::object& comp_nodes) {
   // The list itself where it is one: as in Python's own loop, a node made meanwhile runs too.
-  const py::list items = py::isinstance<py::list>(comp_nodes) ? py::list(comp_nodes) : copy_of(comp_nodes);
+  const py::list items = py::isinstance<py::list>(comp_nodes) ? py::list(comp_nodes) : list_of(comp_nodes);
   Segment segment;
   for (std::size_t i = 0; i < items.size(); ++i) {
     const py::object item = items[i];
@@ -140,7 +123,7 @@ void seed_loss(py::handle loss) {
 }
 
 void walk_backward(const py::object& comp_nodes, const py::object& parameters, const py::object& loss) {
-  const py::list items = copy_of(comp_nodes), params = copy_of(parameters);
+  const py::list items = list_of(comp_nodes), params = list_of(parameters);
   bool listed = false;
   for (py::handle item : items) listed |= item.is(loss);
   if (!listed) {
@@ -169,26 +152,9 @@ void walk_backward(const py::object& comp_nodes, const py::object& parameters, c
   flush(segment, step);
 }
 
-// True when neither the object nor its class has an SGD of its own.
-bool engine_updates(py::handle parameter) {
-  Handle* handle = as_handle(parameter);
-  if (!handle || !type_attribute(parameter, names().sgd).is(originals().sgd)) return false;
-  return !own_attributes(parameter).contains(names().sgd);
-}
-
-double as_rate(const py::object& learning_rate) {
-  const double rate = PyFloat_AsDouble(learning_rate.ptr());
-  if (rate == -1.0 && PyErr_Occurred()) {
-    PyErr_Clear();
-    fail(ErrorKind::dtype, "edfcore.learning_rate is a ", Py_TYPE(learning_rate.ptr())->tp_name,
-         ": it must be a number.");
-  }
-  return rate;
-}
-
 void update(const py::object& parameters, const py::object& given_rate) {
   const double learning_rate = as_rate(given_rate);
-  const py::list items = copy_of(parameters);
+  const py::list items = list_of(parameters);
   std::vector<Node*> ours;
   const auto flush_ours = [&] {
     const std::vector<Node*> nodes = std::exchange(ours, {});
@@ -217,6 +183,38 @@ void sgd_one(const Handle& handle, const py::object& learning_rate) {
 }
 
 }  // namespace
+
+Node* own_node(py::handle item) {
+  Handle* handle = as_handle(item);
+  if (!handle || !handle->get().op) return nullptr;
+  if (!type_attribute(item, names().forward).is(originals().forward)) return nullptr;
+  if (!type_attribute(item, names().backward).is(originals().backward)) return nullptr;
+  const py::dict own = own_attributes(item);
+  if (own.contains(names().forward) || own.contains(names().backward)) return nullptr;
+  return &handle->get();
+}
+
+bool engine_updates(py::handle parameter) {
+  Handle* handle = as_handle(parameter);
+  if (!handle || !type_attribute(parameter, names().sgd).is(originals().sgd)) return false;
+  return !own_attributes(parameter).contains(names().sgd);
+}
+
+double as_rate(const py::object& learning_rate) {
+  const double rate = PyFloat_AsDouble(learning_rate.ptr());
+  if (rate == -1.0 && PyErr_Occurred()) {
+    PyErr_Clear();
+    fail(ErrorKind::dtype, "edfcore.learning_rate is a ", Py_TYPE(learning_rate.ptr())->tp_name,
+         ": it must be a number.");
+  }
+  return rate;
+}
+
+py::list list_of(const py::object& items) {
+  PyObject* list = PySequence_List(items.ptr());
+  if (!list) throw py::error_already_set();
+  return py::reinterpret_steal<py::list>(list);
+}
 
 void init_edf(py::module_& m) {
   const py::object node = m.attr("Node");

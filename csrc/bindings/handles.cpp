@@ -248,6 +248,7 @@ void init_handles(py::module_& m) {
                 .def_readonly("arity", &Op::arity)
                 .def_property_readonly("internal", [](const Op& op) { return (op.flags & op_internal) != 0; })
                 .def_property_readonly("no_grad", [](const Op& op) { return (op.flags & op_no_grad) != 0; })
+                .def_readonly("unread", &Op::unread)
                 .def_property_readonly("has_vjp", [](const Op& op) { return op.vjp != nullptr; })
                 .def_property_readonly("has_cuda", [](const Op& op) { return op.cuda != nullptr; })
                 .def("__repr__", [](const Op& op) { return text("<op ", op.name, ">"); });

@@ -11,5 +11,6 @@ PYBIND11_MODULE(_core, m) {
   edfcore::init_record(m);
   edfcore::init_sites(m);
   edfcore::init_edf(m);
+  edfcore::init_plans(m);
   edfcore::init_eager(m);
 }

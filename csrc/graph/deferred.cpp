@@ -54,7 +54,7 @@ void defer(Node& consumer) {
   Node& producer = *std::exchange(d.inputs[static_cast<std::size_t>(fusion.input)], {}).node;
   for (Edge& edge :
        d.inputs)  // labels may have been computed from the producer: their values are enough, no cycle
-    if (edge.node && !is_floating(output_of(edge).spec.dtype))
+    if (edge.node && !is_floating(output_of(edge).spec.dtype) && output_of(edge).value)
       edge = {make_leaf(Role::constant, output_of(edge).value.on_device()), 0};
   producer.deferred.push_back(std::move(d));
 }

@@ -31,7 +31,7 @@ void add_to(Output& output, NodeRef contribution, Builder& builder) {
     // Memory that was handed out to the host belongs to one gradient alone: what is written there must not
     // show here.
     const Tensor& tensor = contribution->value().tensor;
-    const bool handed_out = !tensor.buffer->unique() || contribution->value().mirror;
+    const bool handed_out = tensor && (!tensor.buffer->unique() || contribution->value().mirror);
     if (!contribution->requires_grad && handed_out)
       contribution = make_leaf(Role::constant, copy_to(contribution->value().on_device(), tensor.device()));
     output.grad = std::move(contribution);
@@ -52,6 +52,31 @@ bool values_unchanged(Node& node) {
     return false;
   return inputs_unchanged(node);
 }
+
+std::uint64_t next_mark() {
+  static std::atomic<std::uint64_t> mark{0};
+  return ++mark;
+}
+
+// Everything a gradient can reach from `loss`, latest first.
+std::vector<NodeRef> reverse_tape(Node& loss) {
+  const std::uint64_t mark = next_mark();
+  std::vector<NodeRef> found{NodeRef(&loss)};
+  loss.mark = mark;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const Node& node = *found[i];  // stays where it is while `found` grows
+    for (const Edge& edge : node.inputs) {
+      if (!edge.node->requires_grad || edge.node->mark == mark) continue;
+      edge.node->mark = mark;
+      found.push_back(edge.node);
+    }
+  }
+  std::sort(found.begin(), found.end(),
+            [](const NodeRef& a, const NodeRef& b) { return a->serial > b->serial; });
+  return found;
+}
+
+}  // namespace
 
 void step(Node& node, Builder& builder) {
   if (!node.op) return;
@@ -85,31 +110,6 @@ void step(Node& node, Builder& builder) {
              add_to(output_of(*inputs[i]), std::move(contribution), builder);
            });
 }
-
-std::uint64_t next_mark() {
-  static std::atomic<std::uint64_t> mark{0};
-  return ++mark;
-}
-
-// Everything a gradient can reach from `loss`, latest first.
-std::vector<NodeRef> reverse_tape(Node& loss) {
-  const std::uint64_t mark = next_mark();
-  std::vector<NodeRef> found{NodeRef(&loss)};
-  loss.mark = mark;
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    const Node& node = *found[i];  // stays where it is while `found` grows
-    for (const Edge& edge : node.inputs) {
-      if (!edge.node->requires_grad || edge.node->mark == mark) continue;
-      edge.node->mark = mark;
-      found.push_back(edge.node);
-    }
-  }
-  std::sort(found.begin(), found.end(),
-            [](const NodeRef& a, const NodeRef& b) { return a->serial > b->serial; });
-  return found;
-}
-
-}  // namespace
 
 void backward_step(Node& node, bool record) {
   RunningBuilder builder(record);
@@ -172,6 +172,10 @@ Node& own_grad(Node& node) {
 
 NodeRef filled_like(Node& node, double scalar) {
   RunningBuilder builder(false);
+  return filled_like(node, scalar, builder);
+}
+
+NodeRef filled_like(Node& node, double scalar, Builder& builder) {
   Attrs attrs;
   attrs.scalar = scalar;
   const Value like[] = {value_of(node)};
@@ -179,6 +183,11 @@ NodeRef filled_like(Node& node, double scalar) {
 }
 
 void sgd(std::span<Node* const> parameters, double learning_rate) {
+  RunningBuilder builder(false);
+  sgd(parameters, learning_rate, builder);
+}
+
+void sgd(std::span<Node* const> parameters, double learning_rate, Builder& builder) {
   for (Node* p : parameters) {
     if (!p->has_grad)
       fail(ErrorKind::graph, "[sgd] a parameter has no gradient yet: call Backward(loss) first.",
@@ -189,7 +198,6 @@ void sgd(std::span<Node* const> parameters, double learning_rate) {
   }
   Attrs attrs;
   attrs.scalar = learning_rate;
-  RunningBuilder builder(false);
   for (Node* p : parameters) {
     if (!p->output.grad) continue;
     const Value inputs[] = {value_of(*p), value_of(*p->output.grad)};

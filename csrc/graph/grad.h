@@ -31,8 +31,10 @@ void zero_grad(Node& node);
 
 // A leaf like the node's value, every element the same.
 NodeRef filled_like(Node& node, double scalar);
+NodeRef filled_like(Node& node, double scalar, Builder& builder);
 
 // p -= learning_rate * gradient for every parameter. Checks all before it touches one.
 void sgd(std::span<Node* const> parameters, double learning_rate);
+void sgd(std::span<Node* const> parameters, double learning_rate, Builder& builder);
 
 }  // namespace edfcore

@@ -32,13 +32,6 @@ bool shares_memory(const Op& op, const Resolution& what) {
   return (op.flags & op_view) && input.role == Role::computed && input.device.type == DeviceType::cpu;
 }
 
-std::string status_text(const Op& op, const Status& status) {
-  if (status.code == Status::nan_refused)
-    return text("[", op.name, "] input ", status.input, " holds a NaN at position ", status.row, ".");
-  return text("[", op.name, "] input ", status.input, " holds ", status.value, " at position ", status.row,
-              ": valid values are 0 to ", status.bound - 1, ".");
-}
-
 const Op& op_of(const Status& status) { return *ops::all()[static_cast<std::size_t>(status.op)]; }
 
 struct Prepared {
@@ -82,7 +75,7 @@ void settle_numbers(const Op& op, const Resolution& what) {
   const Node* like = nullptr;
   for (const Edge* edge : what.inputs)
     if (!like && edge->node->role != Role::number) like = edge->node.get();
-  const DType dtype = like && like->output.value ? like->output.value.tensor.spec.dtype : DType::f32;
+  const DType dtype = like ? like->output.spec.dtype : DType::f32;
   for (const Edge* edge : what.inputs) {
     Node& leaf = *edge->node;
     if (leaf.role != Role::number || (leaf.value() && leaf.output.spec.dtype == dtype)) continue;
@@ -111,33 +104,38 @@ void settle_numbers(const Op& op, const Resolution& what) {
 // What the user wrote is checked as the user wrote it, whatever it fuses into: errors speak of that.
 void check_as_written(const Node& node) {
   Small<Spec> in, out;
-  for (const Edge& edge : node.inputs) in.push_back(output_of(edge).value.tensor.spec);
+  for (const Edge& edge : node.inputs) in.push_back(output_of(edge).spec);
   out.resize(static_cast<std::size_t>(node.op->outputs));
   Attrs attrs = node.attrs;
   Inference inference{*node.op, in, attrs, out};
   node.op->infer(inference);
 }
 
-Prepared prepare(const Node& node) {
-  Prepared p{resolve(node), node.attrs, {}, {}};
-  const Op& op = *node.op;
-  if (op.flags & op_takes_numbers) settle_numbers(op, p.what);
-  for (std::size_t i = 0; i < node.inputs.size(); ++i)
-    if (!output_of(node.inputs[i]).value) no_value(op, *node.inputs[i].node, i);
-  Device device;
-  for (std::size_t i = 0; i < p.what.inputs.size(); ++i) {
-    const Output& input = output_of(*p.what.inputs[i]);
-    p.in.push_back(input.value.tensor.spec);
-    if (i == 0) device = input.value.tensor.device();
-    if (!(input.value.tensor.device() == device))
-      fail(ErrorKind::device, "[", op.name, "] input 0 is on ", device_name(device), " and input ", i, " on ",
-           device_name(input.value.tensor.device()), ": move one of them.");
-  }
+// What the op makes of the specs of its inputs.
+Prepared inferred(const Node& node, Resolution what) {
+  Prepared p{std::move(what), node.attrs, {}, {}};
+  for (const Edge* edge : p.what.inputs) p.in.push_back(output_of(*edge).spec);
   if (p.what.fusion) check_as_written(node);
   p.out.resize(static_cast<std::size_t>(p.what.op->outputs));
-  Inference inference{op, p.in, p.resolved, p.out};
+  Inference inference{*node.op, p.in, p.resolved, p.out};
   p.what.op->infer(inference);
   return p;
+}
+
+Prepared prepare(const Node& node) {
+  const Op& op = *node.op;
+  Resolution what = resolve(node);
+  if (op.flags & op_takes_numbers) settle_numbers(op, what);
+  for (std::size_t i = 0; i < node.inputs.size(); ++i)
+    if (!output_of(node.inputs[i]).value) no_value(op, *node.inputs[i].node, i);
+  for (std::size_t i = 1; i < what.inputs.size(); ++i) {
+    const Device first = output_of(*what.inputs[0]).value.tensor.device();
+    const Device device = output_of(*what.inputs[i]).value.tensor.device();
+    if (!(device == first))
+      fail(ErrorKind::device, "[", op.name, "] input 0 is on ", device_name(first), " and input ", i, " on ",
+           device_name(device), ": move one of them.");
+  }
+  return inferred(node, std::move(what));
 }
 
 void remember(Node& node, const Prepared& p) {
@@ -228,6 +226,13 @@ bool may_fuse(const Node& node, const Node& producer) {
 
 }  // namespace
 
+std::string status_text(const Op& op, const Status& status) {
+  if (status.code == Status::nan_refused)
+    return text("[", op.name, "] input ", status.input, " holds a NaN at position ", status.row, ".");
+  return text("[", op.name, "] input ", status.input, " holds ", status.value, " at position ", status.row,
+              ": valid values are 0 to ", status.bound - 1, ".");
+}
+
 std::uint32_t memory_version(const Edge& edge) {
   const Tensor& tensor = output_of(edge).value.tensor;
   return tensor ? tensor.buffer->version : 0;
@@ -260,6 +265,17 @@ void run(Node& node) {
   with_place(node, [&] {
     Prepared p = prepare(node);
     execute(node, p);
+  });
+}
+
+void infer_shapes(Node& node) {
+  with_place(node, [&] {
+    Resolution what = resolve(node);
+    if (node.op->flags & op_takes_numbers) settle_numbers(*node.op, what);
+    const Prepared p = inferred(node, std::move(what));
+    for (std::size_t i = 0; i < p.out.size(); ++i) node.out(static_cast<std::int32_t>(i)).spec = p.out[i];
+    node.ran = p.what.op;
+    node.resolved = p.resolved;
   });
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <string>
 
 #include "core/small.h"
 #include "graph/node.h"
@@ -25,9 +26,16 @@ bool inputs_unchanged(const Node& node);
 // place where the node was made; a value that the data spoilt may then have replaced the one before.
 void run(Node& node);
 
+// The message of a status, without the place.
+std::string status_text(const Op& op, const Status& status);
+
 // What `run` would use for a node whose value was set by hand: fills in `ran` and `resolved`, leaves the
 // value alone.
 void infer_only(Node& node);
+
+// What `run` would make, without values: from the specs of the inputs alone, fills in `ran`, `resolved` and
+// the specs of the outputs.
+void infer_shapes(Node& node);
 
 // Raises the data error that kernels on this device have met since the last call, if any. Synchronises.
 void check_status(Device device);

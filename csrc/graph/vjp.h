@@ -48,6 +48,9 @@ void call_vjp(const Op& op, std::span<const Edge* const> inputs, std::span<const
     if (wanted[i] && result[i]) deliver(i, NodeRef(result[i].node));
 }
 
+// One node's part of a backward pass, with what it emits going to `builder`.
+void step(Node& node, Builder& builder);
+
 // deferred.cpp: gradients of a consumer that fused with this node, on their way past it.
 void defer(Node& consumer);
 void pass_deferred(Node& node, Builder& builder);

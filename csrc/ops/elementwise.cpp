@@ -3,7 +3,8 @@
 
 namespace edfcore {
 
-#define EDF_UNARY_KERNELS(name, functor) EDF_KERNEL(name) EDF_KERNEL(name##_grad) EDF_KERNEL(name##_grad2)
+#define EDF_UNARY_KERNELS(name, functor, reads) \
+  EDF_KERNEL(name) EDF_KERNEL(name##_grad) EDF_KERNEL(name##_grad2)
 EDF_UNARY_OPS(EDF_UNARY_KERNELS)
 EDF_KERNEL(cast)
 EDF_KERNEL(scale)
@@ -41,6 +42,10 @@ void vjp_unary_grad(Builder& b, const VjpArgs& args) {
   if (args.wanted[1]) args.result[1] = emit(b, Grad2, {u, g, x, y});
 }
 
+// Which inputs a derivative does not read, where x is input `x` and y the one after it.
+enum Reads : std::uint32_t { reads_none = 0, reads_x = 1, reads_y = 2, reads_both = 3 };
+constexpr std::uint32_t unread(Reads reads, int x) { return (~static_cast<std::uint32_t>(reads) & 3u) << x; }
+
 void infer_cast(Inference& inf) {
   for (DType d : {inf.in[0].dtype, inf.attrs.dtype})
     if (d == DType::bf16 || d == DType::f16)
@@ -69,30 +74,32 @@ void infer_fill_like(Inference& inf) {
 
 }  // namespace
 
-#define EDF_DEFINE_UNARY(op, functor)                                 \
-  const Op op = {.name = #op,                                         \
-                 .arity = 1,                                          \
-                 .infer = infer_unary,                                \
-                 .cpu = EDF_CPU_KERNEL(op##_kernel),                  \
-                 .cuda = EDF_CUDA_KERNEL(op##_kernel),                \
-                 .vjp = vjp_unary<op##_grad>,                         \
-                 .inplace = 0,                                        \
-                 .flags = op_elementwise};                            \
-  const Op op##_grad = {.name = #op "_grad",                          \
-                        .arity = 3,                                   \
-                        .infer = infer_derivative,                    \
-                        .cpu = EDF_CPU_KERNEL(op##_grad_kernel),      \
-                        .cuda = EDF_CUDA_KERNEL(op##_grad_kernel),    \
-                        .vjp = vjp_unary_grad<op##_grad, op##_grad2>, \
-                        .inplace = 0,                                 \
-                        .flags = op_elementwise | op_internal};       \
-  const Op op##_grad2 = {.name = #op "_grad2",                        \
-                         .arity = 4,                                  \
-                         .infer = infer_derivative,                   \
-                         .cpu = EDF_CPU_KERNEL(op##_grad2_kernel),    \
-                         .cuda = EDF_CUDA_KERNEL(op##_grad2_kernel),  \
-                         .inplace = 0,                                \
-                         .flags = op_elementwise | op_internal | op_no_grad};
+#define EDF_DEFINE_UNARY(op, functor, reads)                                 \
+  const Op op = {.name = #op,                                                \
+                 .arity = 1,                                                 \
+                 .infer = infer_unary,                                       \
+                 .cpu = EDF_CPU_KERNEL(op##_kernel),                         \
+                 .cuda = EDF_CUDA_KERNEL(op##_kernel),                       \
+                 .vjp = vjp_unary<op##_grad>,                                \
+                 .inplace = 0,                                               \
+                 .flags = op_elementwise};                                   \
+  const Op op##_grad = {.name = #op "_grad",                                 \
+                        .arity = 3,                                          \
+                        .infer = infer_derivative,                           \
+                        .cpu = EDF_CPU_KERNEL(op##_grad_kernel),             \
+                        .cuda = EDF_CUDA_KERNEL(op##_grad_kernel),           \
+                        .vjp = vjp_unary_grad<op##_grad, op##_grad2>,        \
+                        .inplace = 0,                                        \
+                        .flags = op_elementwise | op_internal,               \
+                        .unread = unread(reads_##reads, 1)};                 \
+  const Op op##_grad2 = {.name = #op "_grad2",                               \
+                         .arity = 4,                                         \
+                         .infer = infer_derivative,                          \
+                         .cpu = EDF_CPU_KERNEL(op##_grad2_kernel),           \
+                         .cuda = EDF_CUDA_KERNEL(op##_grad2_kernel),         \
+                         .inplace = 0,                                       \
+                         .flags = op_elementwise | op_internal | op_no_grad, \
+                         .unread = unread(reads_##reads, 2)};
 EDF_UNARY_OPS(EDF_DEFINE_UNARY)
 #undef EDF_DEFINE_UNARY
 

@@ -94,7 +94,7 @@ struct Convert<Bool, Bool> {
 
 }  // namespace
 
-#define EDF_DEFINE_UNARY_KERNELS(name, functor)                                  \
+#define EDF_DEFINE_UNARY_KERNELS(name, functor, reads)                           \
   void name##_kernel(const Launch& launch) { unary<functor>(launch); }           \
   void name##_grad_kernel(const Launch& launch) { unary_grad<functor>(launch); } \
   void name##_grad2_kernel(const Launch& launch) { unary_grad2<functor>(launch); }

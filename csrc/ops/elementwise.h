@@ -2,10 +2,12 @@
 // instruction set. A new activation is a functor below and one word in this list.
 #pragma once
 
+// The third word says what the derivatives read of x and y = f(x): a plan need not keep the other.
+
 // clang-format off
-#define EDF_UNARY_OPS(X)                                                            \
-  X(neg, Neg) X(exp, Exp) X(log, Log) X(sqrt, Sqrt) X(square, Square)               \
-  X(relu, Relu) X(sigmoid, Sigmoid) X(tanh, Tanh) X(softplus, Softplus)
+#define EDF_UNARY_OPS(X)                                                                        \
+  X(neg, Neg, none) X(exp, Exp, y) X(log, Log, x) X(sqrt, Sqrt, y) X(square, Square, x)         \
+  X(relu, Relu, y) X(sigmoid, Sigmoid, y) X(tanh, Tanh, y) X(softplus, Softplus, x)
 // clang-format on
 
 #ifdef EDF_ISA  // inside a kernel file: the formulas, in that file's own namespace
@@ -51,7 +53,7 @@ struct Log {
 struct Sqrt {
   template <class T> EDF_HD static T f(T x) { return sqrt_(x); }
   template <class T> EDF_HD static T df(T, T y) { return T(0.5) / y; }
-  template <class T> EDF_HD static T d2f(T x, T y) { return T(-0.25) / (x * y); }
+  template <class T> EDF_HD static T d2f(T, T y) { return T(-0.25) / (y * y * y); }
 };
 
 struct Square {
@@ -62,7 +64,7 @@ struct Square {
 
 struct Relu {  // NaN stays NaN, as in NumPy's maximum
   template <class T> EDF_HD static T f(T x) { return x < T(0) ? T(0) : x; }
-  template <class T> EDF_HD static T df(T x, T) { return x > T(0) ? T(1) : T(0); }
+  template <class T> EDF_HD static T df(T, T y) { return y > T(0) ? T(1) : T(0); }
   template <class T> EDF_HD static T d2f(T, T) { return T(0); }
 };
 

@@ -73,6 +73,11 @@ std::int64_t scratch_matmul(std::span<const Spec> in, std::span<const Spec> out,
   return depth * ((columns + 63) / 64 * 64 + rows + 16) * size;
 }
 
+std::int64_t flops_matmul(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs) {
+  return 2 * out[0].shape.size() * in[0].shape[attrs.trans_a ? 0 : 1] +
+         (in.size() > 2 ? out[0].shape.size() : 0);
+}
+
 }  // namespace
 
 const Op matmul = {.name = "matmul",
@@ -81,7 +86,8 @@ const Op matmul = {.name = "matmul",
                    .cpu = EDF_CPU_KERNEL(matmul_kernel),
                    .cuda = EDF_CUDA_KERNEL(matmul_kernel),
                    .vjp = vjp_matmul,
-                   .scratch = scratch_matmul};
+                   .scratch = scratch_matmul,
+                   .flops = flops_matmul};
 
 const Op affine = {.name = "affine",
                    .arity = 3,
@@ -89,7 +95,8 @@ const Op affine = {.name = "affine",
                    .cpu = EDF_CPU_KERNEL(affine_kernel),
                    .cuda = EDF_CUDA_KERNEL(affine_kernel),
                    .vjp = vjp_affine,
-                   .scratch = scratch_matmul};
+                   .scratch = scratch_matmul,
+                   .flops = flops_matmul};
 
 }  // namespace ops
 }  // namespace edfcore

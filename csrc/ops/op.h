@@ -96,6 +96,10 @@ struct Op {
   const Fusion* fuses = nullptr;
   std::uint32_t flags = 0;
   std::int32_t outputs = 1;
+  std::uint32_t unread =
+      0;  // bit i: the kernel does not read input i, which is there for its vjp and its shape
+  // Floating-point operations, for people who read plans; null: one for every element.
+  std::int64_t (*flops)(std::span<const Spec> in, std::span<const Spec> out, const Attrs&) = nullptr;
 };
 
 template <class... Parts>

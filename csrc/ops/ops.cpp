@@ -6,7 +6,7 @@ namespace edfcore::ops {
 namespace {
 
 #define EDF_LIST_OP(name) &name,
-#define EDF_LIST_UNARY(name, functor) &name, &name##_grad, &name##_grad2,
+#define EDF_LIST_UNARY(name, functor, reads) &name, &name##_grad, &name##_grad2,
 constexpr const Op* list[] = {EDF_OPS(EDF_LIST_OP) EDF_UNARY_OPS(EDF_LIST_UNARY)};
 #undef EDF_LIST_UNARY
 #undef EDF_LIST_OP

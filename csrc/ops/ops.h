@@ -37,7 +37,7 @@
 namespace edfcore::ops {
 
 #define EDF_DECLARE_OP(name) extern const Op name;
-#define EDF_DECLARE_UNARY(name, functor) extern const Op name, name##_grad, name##_grad2;
+#define EDF_DECLARE_UNARY(name, functor, reads) extern const Op name, name##_grad, name##_grad2;
 EDF_OPS(EDF_DECLARE_OP)
 EDF_UNARY_OPS(EDF_DECLARE_UNARY)
 #undef EDF_DECLARE_UNARY

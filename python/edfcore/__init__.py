@@ -45,6 +45,8 @@ from edfcore._edf import (  # noqa: E402
     ParameterPackage,
     Xavier,
     clear_compgraph,
+    plan,
+    replay,
     seed,
 )
 from edfcore.errors import (  # noqa: E402
@@ -133,7 +135,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CompNodes", "Parameters", "learning_rate", "DT",
     "Input", "Parameter", "ParameterPackage", "AffineParams", "Xavier", "CompNode", "OpNode",
-    "Forward", "Backward", "SGD", "clear_compgraph", "seed",
+    "Forward", "Backward", "SGD", "clear_compgraph", "plan", "replay", "seed",
     *_NODE_CLASSES,
     "Tensor", "tensor", "no_grad", "ops",
     "set_device", "get_device", "device", "cuda", "set_num_threads", "get_num_threads", "memory_stats", "live_nodes",

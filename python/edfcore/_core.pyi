@@ -25,6 +25,8 @@ class Op:
     def name(self) -> str: ...
     @property
     def no_grad(self) -> bool: ...
+    @property
+    def unread(self) -> int: ...
 
 class Node:
     """
@@ -58,6 +60,28 @@ class Node:
     def value(self) -> NDArray[typing.Any]: ...
     @value.setter
     def value(self, arg1: typing.Any) -> None: ...
+
+class Plan:
+    """
+    What a training step runs: steps, groups and memory. Made by `edfcore.plan`.
+    """
+    def __str__(self) -> str: ...
+    def describe(self) -> str:
+        """
+        A table of the steps, one line each.
+        """
+    @property
+    def arena_bytes(self) -> int: ...
+    @property
+    def bytes_moved(self) -> int: ...
+    @property
+    def flops(self) -> int: ...
+    @property
+    def groups(self) -> int: ...
+    @property
+    def separate_bytes(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
 
 class Tensor(Node):
     """
@@ -178,11 +202,21 @@ def live_nodes() -> int:
 
 def memory_stats(device: str) -> dict[str, int]: ...
 def num_threads() -> int: ...
+def plan(comp_nodes: typing.Any, parameters: typing.Any, loss: typing.Any) -> Plan: ...
 def record(node: Node, op: Op, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None) -> None:
     """
     Makes `node`, an instance of a subclass whose constructor runs, the node of an op.
     """
 
+def replay(
+    comp_nodes: typing.Any,
+    parameters: typing.Any,
+    loss: typing.Any,
+    feeds: typing.Mapping[typing.Any, typing.Any],
+    order: typing.Any,
+    batch_size: int,
+    learning_rate: typing.Any,
+) -> NDArray[typing.Any]: ...
 def reset_peak_memory(device: str) -> None: ...
 def set_device(name: str) -> None: ...
 def set_grad_enabled(enabled: bool) -> bool:

@@ -264,5 +264,40 @@ def SGD() -> None:
     _core.sgd(_face.Parameters, _face.learning_rate)
 
 
+def plan(loss: Any = None) -> _core.Plan:
+    """What one training step of the current graph runs: Forward, Backward(loss) and SGD, or Forward alone for None.
+
+    `print(edf.plan(loss))` shows the steps, which of them go over their elements together, and where values lie in
+    memory. Inputs need a value, of the shape of a minibatch. Raises what Forward raises, and GraphError for nodes
+    written in Python.
+    """
+    return _core.plan(_face.CompNodes, _face.Parameters, loss)
+
+
+def replay(
+    loss: Any, feeds: dict[Input, ArrayLike], *, order: ArrayLike | None = None, batch_size: int = 64
+) -> NDArray[Any]:
+    """Run Forward, Backward(loss) and SGD for every minibatch of an epoch, without coming back to Python.
+
+    `feeds` holds all examples of each input, along the first axis; `order` (n,) says which to take and in which order,
+    all of them as they stand by default; the last minibatch may be smaller. Results are those of the loop
+
+        for first in range(0, len(order), batch_size):
+            rows = order[first : first + batch_size]
+            x.value, y.value = X[rows], Y[rows]
+            Forward(); Backward(loss); SGD()
+
+    bit for bit. Returns the loss of each example (n,), or of each minibatch where the loss is a scalar. Afterwards
+    parameters have their new values; computed nodes have none until the next Forward, and inputs those from before.
+
+    Raises GraphError for nodes or updates written in Python, ShapeError and DTypeError as Forward does, and DataError
+    for a bad label or position: minibatches before it were learnt from, and it and those after it were not. Ctrl-C
+    stops between two minibatches.
+    """
+    return _core.replay(
+        _face.CompNodes, _face.Parameters, loss, feeds, order, batch_size, _face.learning_rate
+    )
+
+
 _core.set_original_sgd(Parameter.SGD)
 _core.set_recorder(_record)

@@ -1,0 +1,207 @@
+// Pruning, ordering, grouping and describing.
+#include "graph/plan.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace edfcore {
+namespace {
+
+const Spec& spec_of(const Trace& trace, std::int32_t value) {
+  return trace.values[static_cast<std::size_t>(value)].spec;
+}
+
+// A step whose outputs and inputs are the same elements, one by one.
+bool is_elementwise(const Trace& trace, const TraceStep& step) {
+  if (!(step.op->flags & op_elementwise)) return false;
+  const Shape& shape = spec_of(trace, step.out[0]).shape;
+  for (const std::int32_t value : step.in)
+    if (!(spec_of(trace, value).shape == shape)) return false;
+  return true;
+}
+
+// How many bytes the values that a group reads or writes have, each counted once; those that stay inside do
+// not count.
+std::int64_t bytes_of(const Plan& plan, const Group& group) {
+  std::vector<std::int32_t> values;
+  for (std::int32_t s = group.first; s < group.last; ++s) {
+    const TraceStep& step = plan.trace.steps[static_cast<std::size_t>(s)];
+    values.insert(values.end(), step.in.begin(), step.in.end());
+    values.insert(values.end(), step.out.begin(), step.out.end());
+  }
+  std::sort(values.begin(), values.end());
+  values.erase(std::unique(values.begin(), values.end()), values.end());
+  std::int64_t bytes = 0;
+  for (const std::int32_t value : values)
+    if (plan.places[static_cast<std::size_t>(value)].kind != Place::block)
+      bytes += static_cast<std::int64_t>(spec_of(plan.trace, value).bytes());
+  return bytes;
+}
+
+std::int64_t flops_of(const Plan& plan, const TraceStep& step) {
+  Small<Spec> in, out;
+  for (const std::int32_t value : step.in) in.push_back(spec_of(plan.trace, value));
+  for (const std::int32_t value : step.out) out.push_back(spec_of(plan.trace, value));
+  if (step.op->flops) return step.op->flops(in, out, step.attrs);
+  if (step.op->flags & op_view) return 0;
+  std::int64_t most = 0;
+  for (const Spec& spec : in) most = std::max(most, spec.shape.size());
+  for (const Spec& spec : out) most = std::max(most, spec.shape.size());
+  return most;
+}
+
+std::string named(const Plan& plan, std::int32_t value) {
+  const TraceValue& v = plan.trace.values[static_cast<std::size_t>(value)];
+  const Place& place = plan.places[static_cast<std::size_t>(value)];
+  std::string where = v.leaf                       ? (v.leaf->role == Role::parameter ? "parameter" : "leaf")
+                      : place.kind == Place::block ? "block"
+                      : place.kind == Place::arena ? text("@", place.offset)
+                                                   : "-";
+  return text("%", value, " ", v.spec.shape, " ", where);
+}
+
+std::string thousands(std::int64_t n) {
+  const std::string digits = std::to_string(n);
+  std::string grouped;
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) grouped += ',';
+    grouped += digits[i];
+  }
+  return grouped;
+}
+
+}  // namespace
+
+void drop_unread(Trace& trace) {
+  for (TraceStep& step : trace.steps) {
+    for (std::size_t i = 0; i < step.in.size(); ++i) {
+      if (!(step.op->unread >> i & 1u)) continue;
+      for (std::size_t j = 0; j < step.in.size(); ++j)
+        if (!(step.op->unread >> j & 1u) && spec_of(trace, step.in[j]) == spec_of(trace, step.in[i])) {
+          step.in[i] = step.in[j];
+          break;
+        }
+    }
+  }
+}
+
+void prune(Trace& trace) {
+  std::vector<bool> needed(trace.values.size());
+  for (std::size_t v = 0; v < trace.values.size(); ++v) needed[v] = trace.values[v].kept;
+  std::vector<bool> runs(trace.steps.size());
+  for (std::size_t s = trace.steps.size(); s-- > 0;) {
+    const TraceStep& step = trace.steps[s];
+    bool wanted = (step.op->flags & op_mutates) != 0;
+    for (const std::int32_t value : step.out) wanted |= needed[static_cast<std::size_t>(value)];
+    runs[s] = wanted;
+    if (!wanted) continue;
+    for (const std::int32_t value : step.in) needed[static_cast<std::size_t>(value)] = true;
+  }
+  std::size_t kept = 0;
+  for (std::size_t s = 0; s < trace.steps.size(); ++s)
+    if (runs[s]) std::swap(trace.steps[kept++], trace.steps[s]);
+  trace.steps.resize(kept);
+}
+
+void hasten_updates(Trace& trace) {
+  const std::size_t n = trace.steps.size();
+  std::vector<std::size_t> last_touch(trace.values.size(), 0), defined(trace.values.size(), 0);
+  std::vector<std::pair<std::size_t, std::size_t>> order;  // after which step, and then in which order
+  for (std::size_t s = 0; s < n; ++s) {
+    const TraceStep& step = trace.steps[s];
+    std::size_t after = s;
+    if (step.op->flags & op_mutates) {
+      after = last_touch[static_cast<std::size_t>(step.in[0])];
+      for (const std::int32_t value : step.in)
+        after = std::max(after, defined[static_cast<std::size_t>(value)]);
+    }
+    for (const std::int32_t value : step.in) {
+      std::size_t& last = last_touch[static_cast<std::size_t>(value)];
+      last = std::max(last, after);
+    }
+    for (const std::int32_t value : step.out) defined[static_cast<std::size_t>(value)] = after;
+    order.emplace_back(after, s);
+  }
+  // A step that is not moved stands at its own place; the updates that come after it follow in their order.
+  std::stable_sort(order.begin(), order.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<TraceStep> steps;
+  steps.reserve(n);
+  for (const auto& [after, s] : order) steps.push_back(std::move(trace.steps[s]));
+  trace.steps = std::move(steps);
+}
+
+std::vector<Group> fuse(const Trace& trace) {
+  std::vector<Group> groups;
+  const auto count = static_cast<std::int32_t>(trace.steps.size());
+  for (std::int32_t s = 0; s < count;) {
+    Group group{s, s + 1, false};
+    const TraceStep& first = trace.steps[static_cast<std::size_t>(s)];
+    if (trace.device.type == DeviceType::cpu && is_elementwise(trace, first)) {
+      const std::int64_t size = spec_of(trace, first.out[0]).shape.size();
+      while (group.last < count) {
+        const TraceStep& next = trace.steps[static_cast<std::size_t>(group.last)];
+        if (!is_elementwise(trace, next) || spec_of(trace, next.out[0]).shape.size() != size) break;
+        ++group.last;
+      }
+      group.blocked = group.last - group.first > 1;
+    }
+    groups.push_back(group);
+    s = group.last;
+  }
+  return groups;
+}
+
+Plan compile(Trace trace) {
+  Plan plan;
+  drop_unread(trace);
+  prune(trace);
+  hasten_updates(trace);
+  plan.groups = fuse(trace);
+  plan.trace = std::move(trace);
+  place(plan);
+  return plan;
+}
+
+std::int64_t Plan::flops() const {
+  std::int64_t sum = 0;
+  for (const TraceStep& step : trace.steps) sum += flops_of(*this, step);
+  return sum;
+}
+
+std::int64_t Plan::bytes_moved() const {
+  std::int64_t sum = 0;
+  for (const Group& group : groups) sum += bytes_of(*this, group);
+  return sum;
+}
+
+std::string Plan::describe() const {
+  std::string lines = text(
+      trace.steps.size(), " steps in ", groups.size(), " groups on ", device_name(trace.device), ", ",
+      thousands(flops()), " floating-point operations, ", thousands(bytes_moved()), " bytes moved, arena of ",
+      thousands(arena_bytes), " bytes (", thousands(separate_bytes), " without sharing)\n");
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const Group& group = groups[g];
+    for (std::int32_t s = group.first; s < group.last; ++s) {
+      const TraceStep& step = trace.steps[static_cast<std::size_t>(s)];
+      std::string inputs;
+      for (const std::int32_t value : step.in) inputs += (inputs.empty() ? "" : ", ") + named(*this, value);
+      std::string op = step.op->name;
+      if (step.written != step.op) op += text(" (", step.written->name, ", fused)");
+      if (step.attrs.trans_a || step.attrs.trans_b)
+        op += text(" ", step.attrs.trans_a ? "t" : "n", step.attrs.trans_b ? "t" : "n");
+      const char* mark = !group.blocked ? " " : s == group.first ? "/" : s + 1 == group.last ? "\\" : "|";
+      const std::int64_t own = scratch[static_cast<std::size_t>(s)];
+      lines += text(g < 10    ? "  "
+                    : g < 100 ? " "
+                              : "",
+                    g, " ", mark, " ", op, ": ", inputs, " -> ",
+                    (step.op->flags & op_mutates) ? std::string("in place") : named(*this, step.out[0]),
+                    views[static_cast<std::size_t>(s)] ? " (the same memory)" : "",
+                    own >= 0 ? text(", scratch @", own) : std::string(), step.place, "\n");
+    }
+  }
+  return lines;
+}
+
+}  // namespace edfcore

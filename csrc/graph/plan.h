@@ -1,0 +1,69 @@
+// A plan: a trace pruned, put in order, fused into groups, and laid out in one arena. Pure functions of the
+// trace, so that planning can be tested with no device.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "graph/trace.h"
+
+namespace edfcore {
+
+// Steps [first, last). Those of a blocked group go over their elements together, block by block, so that what
+// they hand to each other stays in the cache.
+struct Group {
+  std::int32_t first = 0, last = 0;
+  bool blocked = false;
+};
+
+inline constexpr std::int64_t block_elements = 4096;
+
+// Where a value lives.
+struct Place {
+  enum Kind : std::uint8_t {
+    leaf,    // in the program's own memory
+    arena,   // at `offset` of the arena
+    block,   // never as a whole: block buffer number `offset` of its group
+    nowhere  // nothing reads it
+  };
+  Kind kind = nowhere;
+  std::int64_t offset = 0;
+};
+
+struct Plan {
+  Plan() = default;
+  Plan(Plan&&) = default;
+  Plan& operator=(Plan&&) = default;
+
+  Trace trace;
+  std::vector<Group> groups;
+  std::vector<Place> places;          // by value
+  std::vector<std::int64_t> scratch;  // by step: offset in the arena, or -1
+  std::vector<bool> views;            // by step: the output is the input's memory, and nothing runs
+  std::int64_t arena_bytes = 0;
+  std::int64_t separate_bytes = 0;  // what the values would take without sharing memory
+
+  std::int64_t flops() const;
+  std::int64_t bytes_moved() const;  // read and written by the groups, each value once
+  std::string describe() const;      // a table for people
+};
+
+// Lets a step that does not read an input take another input of that dtype and shape in its place, which need
+// not be kept for it.
+void drop_unread(Trace& trace);
+
+// Leaves out the steps whose outputs nobody sees.
+void prune(Trace& trace);
+
+// Moves every update in place to the first moment at which nothing needs the old value any more.
+void hasten_updates(Trace& trace);
+
+// Neighbouring elementwise steps over the same elements form a group; any other step is one by itself.
+std::vector<Group> fuse(const Trace& trace);
+
+// Gives every value a place, so that values which are never alive together share memory.
+void place(Plan& plan);
+
+Plan compile(Trace trace);
+
+}  // namespace edfcore

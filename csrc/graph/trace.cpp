@@ -1,0 +1,169 @@
+// Recording a trace: the program's nodes are copied as nodes without values, and the same reverse walk that
+// Backward takes over values is taken over the copies. So a plan computes what the program computes, by
+// construction.
+#include "graph/trace.h"
+
+#include <unordered_set>
+#include <utility>
+
+#include "graph/grad.h"
+#include "graph/run.h"
+#include "graph/vjp.h"
+
+namespace edfcore {
+namespace {
+
+class Tracer final : public Builder {
+ public:
+  explicit Tracer(const Program& program) : program_(program) {
+    for (const NodeRef& node : program.nodes) listed_.insert(node.get());
+    pending_ = listed_;
+    for (const auto& [input, feed] : program.feeds) feeding_.insert(feed.get());
+  }
+
+  // Copies a node of the program's list. Its inputs are leaves, or were listed before it; one that is not
+  // listed at all keeps the value that it has.
+  Node& list(const NodeRef& original) {
+    pending_.erase(original.get());
+    return copy_of(original);
+  }
+
+  Node& copy_of(const NodeRef& original) {
+    const auto found = copies_.find(original.get());
+    if (found != copies_.end()) return *found->second;
+    if (pending_.contains(original.get()))
+      fail(ErrorKind::graph, "a plan needs every node after its inputs, and [", original->op->name,
+           "] is used before its place in CompNodes.", made_at(*original));
+    const auto fed = program_.feeds.find(original.get());
+    if (fed != program_.feeds.end()) {
+      Node& copy = copy_of(fed->second);
+      copies_.emplace(original.get(), NodeRef(&copy));
+      return copy;
+    }
+    const bool runs = original->op && (listed_.contains(original.get()) || feeding_.contains(original.get()));
+    NodeRef copy = runs ? computed(*original) : leaf(original);
+    copies_.emplace(original.get(), copy);
+    return *copy;
+  }
+
+  Value emit(const Op& op, std::span<const Value> inputs, const Attrs& attrs) override {
+    std::vector<Edge> edges;
+    edges.reserve(inputs.size());
+    for (const Value& input : inputs) edges.push_back({NodeRef(input.node), input.index});
+    NodeRef node = make_node(op, std::move(edges), attrs);
+    node->requires_grad = false;
+    add_step(*node, "");
+    made_.push_back(node);
+    return value_of(*node);
+  }
+
+  void emitting_updates() { updating_ = true; }
+
+  Traced take() {
+    Traced result;
+    for (const auto& [original, copy] : copies_) {
+      const auto found = numbers_.find(copy.get());
+      if (found != numbers_.end()) result.value_of.emplace(original, found->second);
+      zero_grad(*copy);  // gradients and what they were deferred with may refer back to the copy
+    }
+    result.trace = std::move(trace_);
+    return result;
+  }
+
+ private:
+  NodeRef computed(const Node& original) {
+    std::vector<Edge> edges;
+    edges.reserve(original.inputs.size());
+    for (const Edge& edge : original.inputs) edges.push_back({NodeRef(&copy_of(edge.node)), edge.index});
+    NodeRef copy = make_node(*original.op, std::move(edges), original.attrs);
+    copy->recorded = original.recorded;
+    copy->requires_grad = original.requires_grad;
+    copy->device = original.device;
+    add_step(*copy, made_at(original));
+    return copy;
+  }
+
+  NodeRef leaf(const NodeRef& original) {
+    if (original->role == Role::host)
+      fail(ErrorKind::graph,
+           "a plan takes nodes of the engine alone, and here an input is an object of the user's.",
+           made_at(*original));
+    NodeRef copy = make_leaf(original->role, {});
+    copy->attrs = original->attrs;  // of a number: its value, whose dtype its consumer settles
+    copy->device = original->device;
+    copy->requires_grad = original->requires_grad;
+    copy->recorded = original->recorded;
+    if (original->role == Role::number) return copy;
+    if (!original->value())
+      fail(ErrorKind::graph,
+           "a plan needs the shape of every input, and one has no value yet: assign its .value first.",
+           made_at(*original));
+    copy->output.spec = original->output.spec;
+    number(*copy, original);
+    return copy;
+  }
+
+  std::int32_t number(const Node& copy, NodeRef leaf) {
+    const auto found = numbers_.find(&copy);
+    if (found != numbers_.end()) return found->second;
+    const auto made = static_cast<std::int32_t>(trace_.values.size());
+    trace_.values.push_back({copy.output.spec, std::move(leaf)});
+    numbers_.emplace(&copy, made);
+    return made;
+  }
+
+  void add_step(Node& node, std::string place) {
+    infer_shapes(node);
+    const Resolution what = resolve(node);
+    TraceStep step;
+    step.op = what.op;
+    step.written = node.op;
+    step.attrs = node.resolved;
+    step.place = std::move(place);
+    step.scalar_is_rate = updating_ && (what.op->flags & op_mutates);
+    if (what.op->outputs != 1) fail(ErrorKind::graph, "[", node.op->name, "] cannot be planned yet.");
+    for (const Edge* edge : what.inputs) {
+      Node& input = *edge->node;  // a number became a constant of its own when its dtype was settled
+      step.in.push_back(number(input, input.role == Role::number ? NodeRef(&input) : NodeRef()));
+    }
+    step.out.push_back(number(node, {}));
+    trace_.steps.push_back(std::move(step));
+  }
+
+  const Program& program_;
+  std::unordered_set<const Node*> listed_, pending_, feeding_;  // nodes that run; of those, the ones to come
+  Trace trace_;
+  std::unordered_map<const Node*, NodeRef> copies_;
+  std::unordered_map<const Node*, std::int32_t> numbers_;
+  std::vector<NodeRef> made_;
+  bool updating_ = false;
+};
+
+double share_of_batch(const Spec& loss) {
+  if (loss.shape.size() == 0)
+    fail(ErrorKind::graph, "Backward: the loss has no examples (its value is empty).");
+  return loss.shape.rank() == 0 ? 1.0 : 1.0 / static_cast<double>(loss.shape[0]);
+}
+
+}  // namespace
+
+Traced trace_program(const Program& program) {
+  Tracer tracer(program);
+  std::vector<Node*> nodes, parameters;
+  for (const NodeRef& node : program.nodes) nodes.push_back(&tracer.list(node));
+  for (const NodeRef& parameter : program.parameters) parameters.push_back(&tracer.copy_of(parameter));
+  if (program.loss) {
+    Node& loss = tracer.copy_of(program.loss);
+    loss.output.grad = filled_like(loss, share_of_batch(loss.output.spec), tracer);
+    for (std::size_t i = nodes.size(); i-- > 0;) step(*nodes[i], tracer);
+    tracer.emitting_updates();
+    for (Node* parameter : parameters) parameter->has_grad = true;
+    sgd(parameters, 0.0, tracer);
+  }
+  Traced result = tracer.take();
+  for (const NodeRef& node : program.nodes)
+    if (node->device.type != DeviceType::cpu) result.trace.device = node->device;
+  return result;
+}
+
+}  // namespace edfcore

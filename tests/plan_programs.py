@@ -1,0 +1,65 @@
+"""Programs to be planned and replayed: what test_plan.py and test_replay.py share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import edfcore as edf
+
+Graph = tuple[edf.Input, edf.Input, Any]
+
+
+def mlp(widths: list[int], activation: Any = edf.Relu, output: Any = None) -> Graph:
+    edf.seed(3)
+    x, y = edf.Input(), edf.Input()
+    h: Any = x
+    for i, (n, m) in enumerate(itertools.pairwise(widths)):
+        h = edf.Affine(edf.AffineParams(n, m), h)
+        if i < len(widths) - 2:
+            h = activation(h)
+    if output is not None:
+        h = output(h)
+    return x, y, edf.LogLoss(edf.Softmax(h), y)
+
+
+def chain() -> Graph:
+    """Elementwise ops by the dozen, broadcasting, a value used three times, a parameter used twice, and a number."""
+    edf.seed(4)
+    x, y = edf.Input(), edf.Input()
+    scale, shift = edf.Parameter(np.linspace(0.5, 1.5, 37)), edf.Parameter(np.linspace(-1, 1, 37))
+    a = edf.Tanh(edf.Add(edf.Mul(x, scale), shift))
+    b = edf.Add(edf.Sigmoid(edf.Mul(a, a)), edf.Div(edf.Square(a), edf.Add(edf.Exp(edf.Neg(a)), 1.0)))
+    c = edf.Sub(edf.Softplus(edf.Mul(b, scale)), a)
+    return x, y, edf.LogLoss(edf.Softmax(edf.Affine(edf.AffineParams(37, 5), c)), y)
+
+
+def mean_loss() -> Graph:
+    x, y, loss = mlp([37, 11, 5])
+    return x, y, edf.Mean(loss)
+
+
+def beside() -> Graph:
+    """Nodes that no loss needs, and a parameter that no gradient reaches."""
+    x, y, loss = mlp([37, 11, 5], edf.Tanh)
+    edf.Square(edf.Parameter(np.ones(3)))
+    edf.Exp(loss)
+    return x, y, loss
+
+
+GRAPHS: dict[str, Callable[[], Graph]] = {
+    "mlp": lambda: mlp([37, 19, 5]),
+    "slides": lambda: mlp([37, 19, 5], output=edf.Sigmoid),
+    "deep": lambda: mlp([37, *[8] * 12, 5], edf.Tanh),
+    "chain": chain,
+    "mean": mean_loss,
+    "beside": beside,
+}
+
+
+def examples(n: int, width: int = 37, classes: int = 5) -> tuple[Any, Any]:
+    random = np.random.default_rng(5)
+    return random.normal(size=(n, width)), random.integers(0, classes, n)

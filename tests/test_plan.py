@@ -1,0 +1,94 @@
+"""Plans: what is left out, what goes together, where values lie, and that making one changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edfcore as edf
+from plan_programs import Graph, beside, chain, examples, mlp
+
+
+def planned(graph: Graph, batch: int = 6) -> Any:
+    x, y, loss = graph
+    X, Y = examples(batch, width=37)
+    x.value, y.value = X, Y
+    return edf.plan(loss)
+
+
+def test_a_plan_leaves_out_what_nobody_needs() -> None:
+    lines = str(planned(beside()))
+    assert " softmax:" not in lines, "the loss comes from the scores"
+    assert " square:" not in lines
+    assert " exp:" not in lines
+    assert "log_loss_scores (log_loss, fused)" in lines
+    assert "Node made at plan_programs.py:" in lines
+
+
+def test_a_plan_without_a_loss_is_forward_alone() -> None:
+    x, y, _ = mlp([37, 6, 5])
+    x.value, y.value = examples(4)
+    lines = str(edf.plan())
+    assert "sgd" not in lines
+    assert " softmax:" in lines
+
+
+def test_neighbouring_elementwise_steps_form_groups() -> None:
+    plan = planned(chain())
+    assert plan.groups < plan.steps
+    assert " block" in str(plan), "values that never leave their group have no place in memory"
+
+
+def test_operations_and_bytes_are_counted() -> None:
+    x = edf.Input()
+    W, b = edf.Parameter(np.ones((37, 5))), edf.Parameter(np.ones(5))
+    edf.Affine([W, b], x)
+    x.value = np.ones((4, 37))
+    plan = edf.plan()
+    assert plan.flops == 2 * 4 * 37 * 5 + 4 * 5
+    assert plan.bytes_moved == 4 * (4 * 37 + 37 * 5 + 5 + 4 * 5)
+    assert plan.steps == plan.groups == 1
+
+
+@pytest.mark.parametrize("activation", [edf.Relu, edf.Tanh, edf.Softplus])
+def test_memory_is_shared(activation: Any) -> None:
+    """Of 20 layers one value each is kept for the way back; gradients take turns."""
+    x, y, loss = mlp([100, *[100] * 20, 5], activation)
+    x.value, y.value = np.ones((256, 100)), np.zeros(256, int)
+    plan = edf.plan(loss)
+    assert plan.arena_bytes < plan.separate_bytes / 2
+
+
+@pytest.mark.parametrize("name", sorted(op.name for op in edf._core.all_ops() if op.unread))
+def test_what_a_kernel_is_said_not_to_read_it_does_not_read(name: str, device: str) -> None:
+    op = edf._core.find_op(name)
+    random = np.random.default_rng(7)
+    arrays = [random.uniform(0.5, 2.0, 50).astype(np.float32) for _ in range(op.arity)]
+    want = edf._core.apply(op, tuple(map(edf.Tensor, arrays))).numpy()
+    for i in range(op.arity):
+        if op.unread >> i & 1:
+            arrays[i] = np.full(50, np.nan, np.float32)
+    assert np.array_equal(edf._core.apply(op, tuple(map(edf.Tensor, arrays))).numpy(), want)
+
+
+def test_updates_come_as_soon_as_they_can() -> None:
+    lines = str(planned(mlp([37, 6, 5]))).splitlines()
+    updates = [i for i, line in enumerate(lines) if " sgd:" in line]
+    products = [i for i, line in enumerate(lines) if " matmul " in line]
+    assert updates[0] < products[-1], "before the last gradient is there"
+
+
+def test_planning_changes_nothing(device: str) -> None:
+    x, y, loss = mlp([37, 6, 5])
+    x.value, y.value = examples(4)
+    edf.Forward()
+    edf.Backward(loss)
+    values = [n.value.copy() for n in edf.CompNodes]
+    grads = [p.grad.copy() for p in edf.Parameters]
+    nodes = edf.live_nodes()
+    edf.plan(loss)
+    assert edf.live_nodes() == nodes
+    assert all(np.array_equal(a, n.value) for a, n in zip(values, edf.CompNodes, strict=True))
+    assert all(np.array_equal(a, p.grad) for a, p in zip(grads, edf.Parameters, strict=True))
