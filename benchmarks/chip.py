@@ -1,7 +1,8 @@
 """Sections of device.py that measure the chip and its peers by programs of their own, beside the engine.
 
 What the chip gives (cpp/limits.cu) and what the large frameworks reach on it (peers.py) are the yardsticks for every
-figure of the engine; cpp/hopper_matmul.cu proves on hardware the kernel that the engine's Hopper matmul is to become.
+figure of the engine; cpp/hopper_matmul.cu and cpp/simt_matmul.cu prove on hardware the kernels that the engine's matmul
+is to become.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def architecture(compute_capability: str) -> str:
     return f"{major}{minor}a" if int(major) >= 9 else f"{major}{minor}"
 
 
-def compiled(run: Run, source: Path) -> Path:
+def compiled(run: Run, source: Path, *flags: str) -> Path:
     """Compile one CUDA program for the GPU that is here."""
     nvcc = shutil.which("nvcc")
     if nvcc is None:
@@ -36,6 +37,7 @@ def compiled(run: Run, source: Path) -> Path:
         "-std=c++20",
         f"-gencode=arch=compute_{number},code=sm_{number}",
         "-split-compile=0",
+        *flags,
     ]
     done = run.command([*words, "-o", program, source], run.budget.left())
     if done.code != 0:
@@ -91,3 +93,14 @@ def hopper(run: Run) -> dict[str, Any]:
         raise RuntimeError(run.clean(done.output))
     rows = [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
     return {"rows": rows, "summary": run.clean(done.output)}
+
+
+def simt(run: Run) -> dict[str, Any]:
+    """Check and time tilings of the SIMT matmul beside the engine's own: rows as the program prints them."""
+    program = compiled(run, CPP / "simt_matmul.cu", "-fmad=false", "-DEDF_ISA=cuda", f"-I{ROOT / 'csrc'}")
+    seconds = min(60.0, run.budget.left())
+    done = run.command([program, f"{max(1.0, seconds - 10):.0f}"], seconds)
+    rows = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+    if not any(row["row"] == "time" for row in rows):
+        raise RuntimeError(run.clean(done.output))
+    return {"rows": rows}

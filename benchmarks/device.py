@@ -283,9 +283,10 @@ SECTIONS = {
     "sanitizer": sanitizer,
     "limits": chip.limits,
     "hopper": chip.hopper,
+    "simt": chip.simt,
     "peers": chip.peers,
 }
-ON_A_GPU = ("limits", "hopper", "peers")
+ON_A_GPU = ("limits", "hopper", "simt", "peers")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

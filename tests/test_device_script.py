@@ -151,8 +151,12 @@ def test_a_dead_interpreter_says_where_it_died() -> None:
 
 
 def test_programs_beside_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chip, "compiled", lambda run, source: run.scratch / source.stem)
-    outputs = {"limits": 'copying ...\n{"rows": [1]}\ndone', "bash": ""}
+    monkeypatch.setattr(chip, "compiled", lambda run, source, *flags: run.scratch / source.stem)
+    outputs = {
+        "limits": 'copying ...\n{"rows": [1]}\ndone',
+        "bash": "",
+        "simt_matmul": 'begun\n{"row": "time", "us": null}\n{"row": "summary"}\n',
+    }
     monkeypatch.setattr(
         run, "command", lambda words, seconds: script_finished(0, outputs[Path(words[0]).name])
     )
@@ -164,6 +168,10 @@ def test_programs_beside_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -
     run.document["environment"]["gpu"]["compute_cap"] = "9.0"
     with pytest.raises(RuntimeError):  # nothing was written
         chip.hopper(run)
+    assert chip.simt(run) == {"rows": [{"row": "time", "us": None}, {"row": "summary"}]}
+    outputs["simt_matmul"] = '{"row": "error", "error": "no device"}'
+    with pytest.raises(RuntimeError, match="no device"):
+        chip.simt(run)
 
 
 def test_the_suite_is_found() -> None:
