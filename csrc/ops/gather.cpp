@@ -1,4 +1,5 @@
 // Records of the ops that read or write at given positions: rows of a table, entries along the last axis.
+#include "ops/kernel_cuda.h"
 #include "ops/record.h"
 
 namespace edfcore {
@@ -44,6 +45,11 @@ void infer_scatter_add_rows(Inference& inf) {
   Shape shape{inf.attrs.ints[0]};
   for (int i = index.rank(); i < g.rank(); ++i) shape.push_back(g[i]);
   inf.out[0] = {inf.in[0].dtype, shape};
+}
+
+std::int64_t scratch_scatter_add_rows(std::span<const Spec> in, std::span<const Spec> out, const Attrs&,
+                                      DeviceType device) {
+  return device == DeviceType::cuda ? cuda::scatter_scratch(in[1].shape.size(), out[0].shape[0]) : 0;
 }
 
 void vjp_scatter_add_rows(Builder& b, const VjpArgs& args) {
@@ -104,6 +110,7 @@ const Op scatter_add_rows = {.name = "scatter_add_rows",
                              .cpu = EDF_CPU_KERNEL(scatter_add_rows_kernel),
                              .cuda = EDF_CUDA_KERNEL(scatter_add_rows_kernel),
                              .vjp = vjp_scatter_add_rows,
+                             .scratch = scratch_scatter_add_rows,
                              .flags = op_internal};
 
 const Op take_along_last = {.name = "take_along_last",

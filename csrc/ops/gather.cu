@@ -1,6 +1,6 @@
 // Gather and scatter on a CUDA device. A bad index is reported, read as a zero and written nowhere; sums are
 // taken in the order of the index, so that they are the same on every run.
-#include "ops/kernel_cuda.h"
+#include "ops/scatter_cuda.h"
 
 namespace edfcore::cuda {
 
@@ -168,6 +168,8 @@ void scatter_add_rows_kernel(const Launch& l) {
     using T = decltype(t);
     visit_index(index.dtype, [&](auto i) {
       using Index = decltype(i);
+      if (l.scratch != nullptr && scatter_sorts(index.size, rows))
+        return scatter_sorted<T, Index>(l, rows, width);
       launch(scatter_add<T, Index>, blocks_for((rows + own - 1) / own * bands, 1), block_threads, 0, l.stream,
              pointer<const T>(l.in[0]), pointer<const Index>(index), pointer<T>(out), index.size, width, rows,
              own, band, bands, reporter(l, 1));

@@ -23,6 +23,20 @@ constexpr std::int64_t reduce_scratch(std::int64_t in_size, std::int64_t out_siz
   return chunks > 1 ? out_size * chunks * 8 : 0;
 }
 
+// Whether scatter_add_rows sorts its index, and into how many tiles it then deals it out.
+constexpr bool scatter_sorts(std::int64_t entries, std::int64_t rows) {
+  return entries >= 4096 && entries < (std::int64_t{1} << 30) && rows < (std::int64_t{1} << 30);
+}
+constexpr std::int64_t sort_tiles(std::int64_t entries) {
+  const std::int64_t tiles = (entries + 1023) / 1024;
+  return tiles < 256 ? tiles : 256;
+}
+
+// Bytes that scatter_add_rows needs: counts of digits, then rows and positions twice.
+constexpr std::int64_t scatter_scratch(std::int64_t entries, std::int64_t rows) {
+  return scatter_sorts(entries, rows) ? (256 * sort_tiles(entries) + 4 * entries) * 4 : 0;
+}
+
 // Into how many parts the inner dimension of an (m, k) by (k, n) product is split where its tiles are too
 // few.
 constexpr std::int64_t matmul_splits(std::int64_t m, std::int64_t n, std::int64_t k) {

@@ -16,60 +16,73 @@ __global__ void __launch_bounds__(block_threads)
   loss[row] = y.ok ? -log_(p[row * cols + y.value]) : T(0);
 }
 
-template <class Shape, class T, class Index>
-__global__ void __launch_bounds__(block_threads)
-    log_loss_scores_rows(const T* s, const Index* labels, T* loss, std::int64_t rows, std::int64_t row_size,
-                         Reporter reporter) {
-  const auto [row, lane] = place_in_rows<Shape>();
-  const bool live = row < rows;
-  const Columns<Shape> cols = live ? static_cast<Columns<Shape>>(row_size) : 0;
-  s += row * row_size;
+// Labels of any dtype: read once for a row, they are not worth a kernel each.
+struct Labels {
+  const void* data;
+  DType dtype;
+
+  __device__ std::int64_t operator[](std::int64_t row) const {
+    if (dtype == DType::i64) return static_cast<const std::int64_t*>(data)[row];
+    if (dtype == DType::u8) return static_cast<const std::uint8_t*>(data)[row];
+    return static_cast<const std::int32_t*>(data)[row];
+  }
+};
+
+Labels labels_of(const View& view) { return {view.data, view.dtype}; }
+
+template <class Shape, class T>
+__global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
+    log_loss_scores_rows(const T* s, Labels labels, T* loss, Reporter reporter, Rows rows) {
+  const auto p = part_of<Shape>(rows);
+  s += p.row * rows.cols;
+  const bool writes = p.live && p.lane == 0;
+  const std::int64_t label = writes ? labels[p.row] : 0;
+  const bool ok = 0 <= label && label < rows.cols;
+  const T score = writes && ok ? s[label] : T(0);
   MaxSum<T> m;
   if constexpr (Shape::n > 0) {
     T kept[Shape::n];
-    m = max_sum<Shape, false>(kept, s, cols, lane);
+    m = max_sum<Shape, false>(kept, s, p);
   } else {
-    m = max_sum_online<Shape>(s, cols, lane);
+    m = max_sum_online(s, p, [](auto&, std::int64_t) {});
   }
-  if (!live || lane != 0) return;
-  const Checked y = checked(labels, row, row_size, reporter);
-  loss[row] = y.ok ? (m.max - s[y.value]) + log_(m.sum) : T(0);
-}
-
-template <class T>
-__device__ T loss_gradient(T p, bool at_label, T g) {
-  return (at_label ? p - T(1) : p) * g;
+  if (!writes) return;
+  if (!ok) reporter.report(p.row, label, rows.cols);
+  loss[p.row] = ok ? (m.max - score) + log_(m.sum) : T(0);
 }
 
 // `out` may be `s` itself.
-template <class Shape, class T, class Index>
-__global__ void __launch_bounds__(block_threads, roomy)
-    log_loss_scores_grad_rows(const T* g, const T* s, const Index* labels, T* out, std::int64_t rows,
-                              std::int64_t row_size, Reporter reporter) {
-  const auto [row, lane] = place_in_rows<Shape>();
-  const bool live = row < rows;
-  const Columns<Shape> cols = live ? static_cast<Columns<Shape>>(row_size) : 0;
-  const T scale = live ? g[row] : T(0);
-  const std::int64_t label = live ? static_cast<std::int64_t>(labels[row]) : 0;
-  if (live && lane == 0) checked(labels, row, row_size, reporter);
-  s += row * row_size;
-  out += row * row_size;
+template <class Shape, class T>
+__global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
+    log_loss_scores_grad_rows(const T* g, const T* s, Labels labels, T* out, Reporter reporter, Rows rows) {
+  const auto p = part_of<Shape>(rows);
+  const T scale = p.live ? g[p.row] : T(0);
+  const std::int64_t label = p.live ? labels[p.row] : 0;
+  if (p.live && p.lane == 0 && (label < 0 || label >= rows.cols)) reporter.report(p.row, label, rows.cols);
+  s += p.row * rows.cols;
+  out += p.row * rows.cols;
+  const auto at_label = p.number_of(label);
   if constexpr (Shape::n > 0) {
     T kept[Shape::n];
-    const MaxSum<T> m = max_sum<Shape, true>(kept, s, cols, lane);
-    EDF_UNROLL
-    for (int i = 0; i < Shape::n; ++i) {
-      const int col = lane + i * Shape::lanes;
-      if (col < cols) out[col] = loss_gradient(kept[i] / m.sum, col == label, scale);
-    }
+    const MaxSum<T> m = max_sum<Shape, true>(kept, s, p);
+    const T by = T(1) / m.sum;
+    store_row<Shape, Shape::n>(
+        out, p, 0, [&](int i) { return (i == at_label ? kept[i] * by - T(1) : kept[i] * by) * scale; });
   } else {
-    const MaxSum<T> m = max_sum_online<Shape>(s, cols, lane);
-    for (Columns<Shape> col = lane; col < cols; col += Shape::lanes)
-      out[col] = loss_gradient(exp_(s[col] - m.max) / m.sum, col == label, scale);
+    constexpr int packs = span_packs<1>, n = packs * Shape::v;
+    const Kept<Shape, T> kept(rows, p, 0);
+    const MaxSum<T> m = max_sum_online(s, p, [&](const T(&span)[n], std::int64_t q) { kept.put(span, q); });
+    const T by = T(1) / m.sum;
+    for (std::int64_t q = (spans_of<Shape, 1>(p) - 1) * packs; q >= 0; q -= packs) {
+      T span[n];
+      kept.get(span, s, p, q, T(0));
+      store_row<Shape, n>(out, p, q, [&](int i) {
+        const T probability = exp_(span[i] - m.max) * by;
+        return (q * Shape::v + i == at_label ? probability - T(1) : probability) * scale;
+      });
+    }
   }
 }
-
-std::int64_t row_size_of(const View& x) { return x.dims[x.rank - 1]; }
 
 }  // namespace
 
@@ -88,35 +101,30 @@ void log_loss_kernel(const Launch& l) {
 }
 
 void log_loss_scores_kernel(const Launch& l) {
-  const std::int64_t rows = l.out[0].size, cols = row_size_of(l.in[0]);
-  if (rows == 0) return;
-  visit_floating(l.out[0].dtype, [&](auto t) {
+  const View& s = l.in[0];
+  if (l.out[0].size == 0) return;
+  visit_floating(s.dtype, [&](auto t) {
     using T = decltype(t);
-    visit_index(l.in[1].dtype, [&](auto i) {
-      using Index = decltype(i);
-      visit_row_shape<T>(cols, [&](auto shape) {
-        using Shape = decltype(shape);
-        launch(log_loss_scores_rows<Shape, T, Index>, blocks_for(rows, Shape::per_block), block_threads, 0,
-               l.stream, pointer<const T>(l.in[0]), pointer<const Index>(l.in[1]), pointer<T>(l.out[0]), rows,
-               cols, reporter(l, 1));
-      });
+    visit_row_shape<T, 1>(row_size_of(s), [&](auto shape) {
+      using Shape = decltype(shape);
+      launch_rows<Shape, 1, T>(l, log_loss_scores_rows<Shape, T>,
+                               rows_of<Shape, T>(l.out[0].size, s, {s.data}), pointer<const T>(s),
+                               labels_of(l.in[1]), pointer<T>(l.out[0]), reporter(l, 1));
     });
   });
 }
 
 void log_loss_scores_grad_kernel(const Launch& l) {
-  const std::int64_t rows = l.in[2].size, cols = row_size_of(l.in[1]);
-  if (rows == 0) return;
-  visit_floating(l.out[0].dtype, [&](auto t) {
+  const View &s = l.in[1], &out = l.out[0];
+  if (l.in[2].size == 0) return;
+  visit_floating(out.dtype, [&](auto t) {
     using T = decltype(t);
-    visit_index(l.in[2].dtype, [&](auto i) {
-      using Index = decltype(i);
-      visit_row_shape<T>(cols, [&](auto shape) {
-        using Shape = decltype(shape);
-        launch(log_loss_scores_grad_rows<Shape, T, Index>, blocks_for(rows, Shape::per_block), block_threads,
-               0, l.stream, pointer<const T>(l.in[0]), pointer<const T>(l.in[1]),
-               pointer<const Index>(l.in[2]), pointer<T>(l.out[0]), rows, cols, reporter(l, 2));
-      });
+    visit_row_shape<T, 1>(row_size_of(s), [&](auto shape) {
+      using Shape = decltype(shape);
+      launch_rows<Shape, 1, T>(l, log_loss_scores_grad_rows<Shape, T>,
+                               rows_of<Shape, T>(l.in[2].size, s, {s.data, out.data}),
+                               pointer<const T>(l.in[0]), pointer<const T>(s), labels_of(l.in[2]),
+                               pointer<T>(out), reporter(l, 2));
     });
   });
 }

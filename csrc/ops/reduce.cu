@@ -150,6 +150,27 @@ __device__ void put(const Reduction& r, Out* out, std::int64_t group, std::int64
   if constexpr (R == Result::output) out[group] = Fold::template finish<Out>(acc, r.terms);
 }
 
+// Joins terms first, first + step, ... before `end`, in this order. Some are loaded ahead.
+template <class Fold, class Acc, class In>
+__device__ Acc join_terms(Acc acc, const Axes& reduced, const In* x, std::int64_t first, std::int64_t end,
+                          std::int64_t step) {
+  constexpr int ahead = 8;
+  std::int64_t i = first;
+  if (reduced.rank <= 1) {  // nearly always
+    const std::int64_t stride = reduced.rank > 0 ? reduced.strides[0] : 0, hop = step * stride;
+    const In* at = x + i * stride;
+    for (; i + (ahead - 1) * step < end; i += ahead * step, at += ahead * hop) {
+      In terms[ahead];
+      EDF_UNROLL
+      for (int k = 0; k < ahead; ++k) terms[k] = at[k * hop];
+      EDF_UNROLL
+      for (int k = 0; k < ahead; ++k) acc = Fold::join(acc, Fold::lift(terms[k]));
+    }
+  }
+  for (; i < end; i += step) acc = Fold::join(acc, Fold::lift(x[reduced.offset(i)]));
+  return acc;
+}
+
 template <class T>
 __device__ T mask_of(T x, TopTies<T> acc) {
   return ties(x, acc.top) ? T(1) / static_cast<T>(acc.ties) : T(0);
@@ -157,7 +178,8 @@ __device__ T mask_of(T x, TopTies<T> acc) {
 
 // `Lanes` neighbouring threads share a chunk.
 template <class Fold, Result R, int Lanes, class In, class Out, class Acc>
-__global__ void __launch_bounds__(block_threads) reduce_runs(Reduction r, const In* x, Out* out, Acc start) {
+__global__ void __launch_bounds__(block_threads, roomy)
+    reduce_runs(Reduction r, const In* x, Out* out, Acc start) {
   const std::int64_t unit = thread_number() / Lanes;
   const Division at = divide(unit, r.chunks);
   const std::int64_t group = at.quotient, first = at.remainder * r.per_chunk;
@@ -165,9 +187,7 @@ __global__ void __launch_bounds__(block_threads) reduce_runs(Reduction r, const 
   const bool live = group < r.groups;
   const std::int64_t end = !live ? 0 : first + r.per_chunk < r.length ? first + r.per_chunk : r.length;
   const std::int64_t base = live ? r.kept.offset(group) : 0;
-  Acc acc = start;
-  for (std::int64_t i = first + lane; i < end; i += Lanes)
-    acc = Fold::join(acc, Fold::lift(x[base + r.reduced.offset(i)]));
+  Acc acc = join_terms<Fold>(start, r.reduced, x + base, first + lane, end, Lanes);
   acc = combine<Lanes>(acc, Join<Fold>{});
   if constexpr (R == Result::mask) {
     for (std::int64_t i = lane; i < end; i += Lanes) {
@@ -192,9 +212,7 @@ __global__ void __launch_bounds__(block_threads, roomy)
   const bool live = group < r.groups;
   const std::int64_t end = !live ? 0 : first + r.per_chunk < r.length ? first + r.per_chunk : r.length;
   const std::int64_t base = live ? r.kept.offset(group) : 0;
-  Acc acc = start;
-  for (std::int64_t i = first + row; i < end; i += rows)
-    acc = Fold::join(acc, Fold::lift(x[base + r.reduced.offset(i)]));
+  Acc acc = join_terms<Fold>(start, r.reduced, x + base, first + row, end, rows);
   shared[thread] = acc;
   for (int half = rows / 2; half > 0; half /= 2) {
     __syncthreads();

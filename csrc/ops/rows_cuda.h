@@ -1,5 +1,7 @@
-// For *.cu: values merged between the threads of a group, and rows that a group keeps in its registers.
+// For *.cu: values merged between the threads of a group, and rows that a group keeps while it works on them.
 #pragma once
+
+#include <initializer_list>
 
 #include "ops/kernel_cuda.h"
 
@@ -24,8 +26,20 @@ struct Larger {  // NaN wins
   }
 };
 
+// NaN may lose: for a maximum that is taken from every element afterwards, which brings each NaN back.
+__device__ inline float larger_number(float a, float b) { return fmaxf(a, b); }
+__device__ inline double larger_number(double a, double b) { return a > b ? a : b; }
+
+struct LargerNumber {
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return larger_number(a, b);
+  }
+};
+
 // Merges the values of `Lanes` neighbouring threads in a fixed order; all of them get the result. All threads
-// of the block must come here. With 256 lanes the block is the group.
+// of the block must come here, and a kernel once for each kind of value and merge. With more than 32 lanes
+// the block is the group.
 template <int Lanes, class A, class Merge>
 __device__ A combine(A value, Merge merge) {
   constexpr int in_warp = Lanes < 32 ? Lanes : 32;
@@ -33,54 +47,256 @@ __device__ A combine(A value, Merge merge) {
   for (int offset = in_warp / 2; offset > 0; offset /= 2) value = merge(value, shuffle(value, offset));
   if constexpr (Lanes > 32) {
     EDF_SHARED(A, shared, Lanes / 32);
-    __syncthreads();  // the last result may still be being read
     if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
     __syncthreads();
-    value = shared[0];
+    value = shared[threadIdx.x % (Lanes / 32)];
     EDF_UNROLL
-    for (int warp = 1; warp < Lanes / 32; ++warp) value = merge(value, shared[warp]);
+    for (int offset = Lanes / 64; offset > 0; offset /= 2) value = merge(value, shuffle(value, offset));
   }
   return value;
 }
 
-// How a row is spread: over how many threads, and how many elements each keeps in registers. 0: the row is
-// longer than what they can keep and is read again.
-template <int Lanes, int N>
+// ---- how rows are spread over threads ----
+
+// Over how many threads a row is spread, how many elements each keeps in registers, and how many of these are
+// neighbours. N = 0: the row is longer than registers are many; see `Kept`.
+template <int Lanes, int N, int V>
 struct RowShape {
-  static constexpr int lanes = Lanes, n = N, per_block = block_threads / Lanes;
+  static constexpr int lanes = Lanes, n = N, v = V;
+  static constexpr int threads = Lanes > 32 ? Lanes : block_threads;
+  static constexpr int per_block = threads / Lanes;
+  static constexpr int step = Lanes * V;  // columns between one pack of a thread and its next
+  using Count = std::conditional_t<(N > 0), int, std::int64_t>;  // of columns
 };
 
-struct RowPlace {
+// For __launch_bounds__, blocks on a multiprocessor: enough loads are in flight with 1024 threads of floats,
+// or 512 of doubles.
+template <class Shape, class T>
+constexpr int row_blocks = (sizeof(T) == 4 ? 1024 : 512) / Shape::threads;
+
+struct Rows {
+  std::int64_t rows, cols;
+  bool packed;  // the row's length is a multiple of V: a thread has packs of neighbours, else single columns
+  bool wide;    // and packs are moved by one instruction, since the memory is aligned
+  int kept;     // of a long row, how many packs of each thread find room in shared memory
+};
+
+// Those columns of its row that are a thread's: first + r * stride + q * step, with r < V. It is so by shape
+// alone, so that sums are, too.
+template <class Shape>
+struct Part {
+  using Count = typename Shape::Count;
   std::int64_t row;
-  int lane;
+  int lane, stride;
+  Count first, cols;
+  bool live, wide;
+
+  // The number q * V + r of a column among this thread's, or -1.
+  __device__ Count number_of(std::int64_t col) const {
+    if (col < 0 || col >= cols) return -1;
+    constexpr int lanes = Shape::lanes, v = Shape::v;
+    const Count c = static_cast<Count>(col), unit = stride == 1 ? c / v : c;
+    if (unit % lanes != lane) return -1;
+    return stride == 1 ? unit / lanes * v + c % v : unit / lanes;
+  }
 };
 
 template <class Shape>
-__device__ inline RowPlace place_in_rows() {
-  return {static_cast<std::int64_t>(blockIdx.x) * Shape::per_block + threadIdx.x / Shape::lanes,
-          static_cast<int>(threadIdx.x % Shape::lanes)};
+__device__ inline Part<Shape> part_of(const Rows& r) {
+  Part<Shape> p;
+  p.row = static_cast<std::int64_t>(blockIdx.x) * Shape::per_block + threadIdx.x / Shape::lanes;
+  p.lane = static_cast<int>(threadIdx.x % Shape::lanes);
+  p.live = p.row < r.rows;
+  p.cols = p.live ? static_cast<typename Shape::Count>(r.cols) : 0;  // all reach the barriers
+  p.wide = r.wide;
+  p.stride = r.packed ? 1 : Shape::lanes;
+  p.first = r.packed ? p.lane * Shape::v : p.lane;
+  return p;
 }
 
-// Counts the columns of a row: 64 bits only where they may be needed.
-template <class Shape>
-using Columns = std::conditional_t<(Shape::n > 0), int, std::int64_t>;
-
-template <class T, class Body>
-void visit_row_shape(std::int64_t cols, const Body& body) {
-  if (cols <= 16) return body(RowShape<8, 2>{});
-  if (cols <= 128) return body(RowShape<32, 4>{});
-  if (cols <= 512) return body(RowShape<32, 16>{});
-  if constexpr (sizeof(T) == 4) {  // of doubles, more than 16 spill on some chips
-    if (cols <= 1024) return body(RowShape<32, 32>{});
-    if (cols <= 4096) return body(RowShape<256, 16>{});
-    if (cols <= 6144) return body(RowShape<256, 24>{});
-  } else {
-    if (cols <= 4096) return body(RowShape<256, 16>{});
+// Packs q .. q + N / V of a thread. What lies behind the row's end is `missing`.
+template <class Shape, bool Wide, int N, class T>
+__device__ inline void load_packs(T (&to)[N], const T* x, const Part<Shape>& p, typename Shape::Count q,
+                                  T missing) {
+  constexpr int V = Shape::v;
+  const auto first = p.first + q * Shape::step;
+  x += first;
+  EDF_UNROLL
+  for (int i = 0; i < N; i += V) {
+    if constexpr (Wide) {
+      Pack<T, V> pack;
+      EDF_UNROLL
+      for (int r = 0; r < V; ++r) pack.v[r] = missing;
+      if (first + i * Shape::lanes < p.cols) pack = load_pack<T, V>(x + i * Shape::lanes);
+      EDF_UNROLL
+      for (int r = 0; r < V; ++r) to[i + r] = pack.v[r];
+    } else {
+      EDF_UNROLL
+      for (int r = 0; r < V; ++r) {
+        const auto col = first + i * Shape::lanes + r * p.stride;
+        to[i + r] = col < p.cols ? x[i * Shape::lanes + r * p.stride] : missing;
+      }
+    }
   }
-  body(RowShape<256, 0>{});
 }
 
-// A row's maximum, and the sum of exp(x - max) over it.
+template <class Shape, bool Wide, int N, class T, class Value>
+__device__ inline void store_packs(T* y, const Part<Shape>& p, typename Shape::Count q, const Value& value) {
+  constexpr int V = Shape::v;
+  const auto first = p.first + q * Shape::step;
+  y += first;
+  EDF_UNROLL
+  for (int i = 0; i < N; i += V) {
+    if constexpr (Wide) {
+      if (first + i * Shape::lanes >= p.cols) continue;
+      Pack<T, V> pack;
+      EDF_UNROLL
+      for (int r = 0; r < V; ++r) pack.v[r] = value(i + r);
+      store_pack(y + i * Shape::lanes, pack);
+    } else {
+      EDF_UNROLL
+      for (int r = 0; r < V; ++r)
+        if (first + i * Shape::lanes + r * p.stride < p.cols)
+          y[i * Shape::lanes + r * p.stride] = value(i + r);
+    }
+  }
+}
+
+template <class Shape, int N, class T>
+__device__ inline void load_row(T (&to)[N], const T* x, const Part<Shape>& p, typename Shape::Count q,
+                                T missing) {
+  if (p.wide)
+    load_packs<Shape, true>(to, x, p, q, missing);
+  else
+    load_packs<Shape, false>(to, x, p, q, missing);
+}
+
+// y = value(i) for i < N, counted from pack q.
+template <class Shape, int N, class T, class Value>
+__device__ inline void store_row(T* y, const Part<Shape>& p, typename Shape::Count q, const Value& value) {
+  if (p.wide)
+    store_packs<Shape, true, N>(y, p, q, value);
+  else
+    store_packs<Shape, false, N>(y, p, q, value);
+}
+
+// ---- long rows: read in spans of some packs; the first ones stay in shared memory, the others are read
+// again, last first, while they are still in the cache ----
+
+// Packs of a span, for a kernel that keeps `Arrays` rows.
+template <int Arrays>
+constexpr int span_packs = 4 / Arrays;
+
+template <class Shape, int Arrays>
+__device__ inline std::int64_t spans_of(const Part<Shape>& p) {
+  constexpr int span = Shape::step * span_packs<Arrays>;
+  return (p.cols + span - 1) / span;
+}
+
+// The packs of array `array` that a block keeps: whole spans. A thread reads only what it wrote, so there is
+// no barrier.
+template <class Shape, class T>
+struct Kept {
+  Raw<T, Shape::v>* own;
+  int packs;
+
+  __device__ Kept(const Rows& r, const Part<Shape>& p, int array)
+      : own(dynamic_shared<Raw<T, Shape::v>>() + p.lane + array * r.kept * Shape::lanes), packs(r.kept) {}
+
+  template <int N>
+  __device__ void put(const T (&from)[N], std::int64_t q) const {
+    if (q >= packs) return;
+    EDF_UNROLL
+    for (int i = 0; i < N / Shape::v; ++i) {
+      Raw<T, Shape::v> raw;
+      memcpy(&raw, from + i * Shape::v, sizeof raw);
+      own[(q + i) * Shape::lanes] = raw;
+    }
+  }
+
+  template <int N>
+  __device__ void get(T (&to)[N], const T* x, const Part<Shape>& p, std::int64_t q, T missing) const {
+    if (q >= packs) {
+      load_row(to, x, p, q, missing);
+      return;
+    }
+    EDF_UNROLL
+    for (int i = 0; i < N / Shape::v; ++i) {
+      const Raw<T, Shape::v> raw = own[(q + i) * Shape::lanes];
+      memcpy(to + i * Shape::v, &raw, sizeof raw);
+    }
+  }
+};
+
+// Bytes of shared memory that a block may have on the device at hand.
+inline std::int64_t shared_limit() {
+#if defined(EDFCORE_SIM)
+  return 100 << 10;  // so that tests meet rows that find no room in it
+#else
+  int device = 0, bytes = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess)
+    return 0;
+  return bytes;
+#endif
+}
+
+// Calls kernel(args..., rows) with one group of threads for each row. It keeps `Arrays` rows of T.
+template <class Shape, int Arrays, class T, class... Params, class... Args>
+void launch_rows(const Launch& l, void (*kernel)(Params...), Rows rows, Args... args) {
+  std::int64_t shared = 0;
+  if constexpr (Shape::n == 0) {
+    constexpr std::int64_t span = std::int64_t{Shape::step} * span_packs<Arrays>,
+                           bytes = span * Arrays * static_cast<std::int64_t>(sizeof(T)),
+                           combining = 2048;  // of which half is left over
+    const std::int64_t wanted = (rows.cols + span - 1) / span, room = (shared_limit() - combining) / bytes,
+                       spans = wanted < room ? wanted
+                               : room > 0    ? room
+                                             : 0;
+    shared = spans * bytes;
+    rows.kept = static_cast<int>(spans * span_packs<Arrays>);
+    if (shared > 0 && cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           static_cast<int>(shared + combining / 2)) != cudaSuccess)
+      shared = rows.kept = 0;
+  }
+  launch(kernel, blocks_for(rows.rows, Shape::per_block), Shape::threads, static_cast<std::size_t>(shared),
+         l.stream, args..., rows);
+}
+
+inline std::int64_t row_size_of(const View& x) { return x.dims[x.rank - 1]; }
+
+// There may be rows without columns.
+template <class Shape, class T>
+Rows rows_of(std::int64_t rows, const View& x, std::initializer_list<const void*> data) {
+  Rows r{};
+  r.rows = rows;
+  r.cols = row_size_of(x);
+  r.packed = r.wide = r.cols % Shape::v == 0;
+  for (const void* each : data) r.wide = r.wide && aligned(each, sizeof(T) * Shape::v);
+  return r;
+}
+
+template <int Lanes, int N, class T>
+using RowShapeOf = RowShape<Lanes, N, (N > 0 && N * sizeof(T) < 16 ? N : 16 / static_cast<int>(sizeof(T)))>;
+
+// For a kernel that keeps `Arrays` rows.
+template <class T, int Arrays, class Body>
+void visit_row_shape(std::int64_t cols, const Body& body) {
+  constexpr int n = 128 / (Arrays * static_cast<int>(sizeof(T)));
+  if (cols <= 16) return body(RowShapeOf<8, 2, T>{});
+  if (cols <= 2 * n) return body(RowShapeOf<8, n / 4, T>{});
+  if (cols <= 8 * n) return body(RowShapeOf<16, n / 2, T>{});
+  if (cols <= 16 * n) return body(RowShapeOf<16, n, T>{});
+  if (cols <= 32 * n) return body(RowShapeOf<32, n, T>{});
+  if (cols <= 64 * n) return body(RowShapeOf<128, n / 2, T>{});
+  if (cols <= 128 * n) return body(RowShapeOf<128, n, T>{});
+  if (cols <= 256 * n) return body(RowShapeOf<256, n, T>{});
+  if (cols <= 512 * n) return body(RowShapeOf<512, n, T>{});
+  body(RowShapeOf<(sizeof(T) == 4 ? 1024 : 512), 0, T>{});
+}
+
+// ---- a row's maximum, and the sum of exp(x - max) over it ----
+
 template <class T>
 struct MaxSum {
   T max, sum;
@@ -91,50 +307,55 @@ __device__ inline MaxSum<T> shuffle(MaxSum<T> value, int offset) {
   return {shuffle(value.max, offset), shuffle(value.sum, offset)};
 }
 
+// What is taken from exponents; nothing while all are -inf, which then count 0.
+template <class T>
+__device__ inline T shift_of(T max) {
+  return max == T(-INFINITY) ? T(0) : max;
+}
+
 struct MergeMaxSum {
   template <class T>
-  __device__ static T moved(MaxSum<T> a, T max) {
-    return a.sum == T(0) ? T(0) : a.sum * exp_(a.max - max);  // nothing summed yet: its maximum is -inf
-  }
-  template <class T>
   __device__ MaxSum<T> operator()(MaxSum<T> a, MaxSum<T> b) const {
-    const T max = Larger{}(a.max, b.max);
-    return {max, moved(a, max) + moved(b, max)};
+    const T max = larger_number(a.max, b.max), shift = shift_of(max);
+    return {max, a.sum * exp_(a.max - shift) + b.sum * exp_(b.max - shift)};
   }
 };
 
-// Of a row that is kept in registers: reads x[0 .. cols) and leaves in `kept` exp(x - max), or x - max.
+// Of a row that is kept in registers: reads it and leaves in `kept` exp(x - max), or x - max.
 template <class Shape, bool Exp, class T>
-__device__ MaxSum<T> max_sum(T (&kept)[Shape::n], const T* x, int cols, int lane) {
-  T max = T(-INFINITY), sum = 0;
+__device__ MaxSum<T> max_sum(T (&kept)[Shape::n], const T* x, const Part<Shape>& p) {
+  load_row(kept, x, p, 0, T(-INFINITY));
+  T max = kept[0];
   EDF_UNROLL
-  for (int i = 0; i < Shape::n; ++i) {
-    const int col = lane + i * Shape::lanes;
-    kept[i] = col < cols ? x[col] : T(-INFINITY);
-    max = Larger{}(max, kept[i]);
-  }
-  max = combine<Shape::lanes>(max, Larger{});
+  for (int i = 1; i < Shape::n; ++i) max = larger_number(max, kept[i]);
+  max = combine<Shape::lanes>(max, LargerNumber{});
+  T sum[2] = {T(0), T(0)};
   EDF_UNROLL
   for (int i = 0; i < Shape::n; ++i) {
     const T shifted = kept[i] - max, e = exp_(shifted);
     kept[i] = Exp ? e : shifted;
-    sum += e;
+    sum[i % 2] += e;
   }
-  return {max, combine<Shape::lanes>(sum, Plus{})};
+  return {max, combine<Shape::lanes>(sum[0] + sum[1], Plus{})};
 }
 
-// Of a longer row, in one pass.
-template <class Shape, class T>
-__device__ MaxSum<T> max_sum_online(const T* x, std::int64_t cols, int lane) {
+// Of a long row, in one pass; `keep(span, q)` may store what was read.
+template <class Shape, class T, class Keep>
+__device__ MaxSum<T> max_sum_online(const T* x, const Part<Shape>& p, const Keep& keep) {
   MaxSum<T> own{T(-INFINITY), T(0)};
-  for (std::int64_t col = lane; col < cols; col += Shape::lanes) {
-    const T value = x[col];
-    if (value > own.max || value != value) {
-      own.sum = MergeMaxSum::moved(own, value) + T(1);
-      own.max = value;
-    } else {
-      own.sum += exp_(value - own.max);
-    }
+  const std::int64_t packs = spans_of<Shape, 1>(p) * span_packs<1>;
+  for (std::int64_t q = 0; q < packs; q += span_packs<1>) {
+    T span[span_packs<1> * Shape::v];
+    load_row(span, x, p, q, T(-INFINITY));
+    keep(span, q);
+    T max = own.max;
+    EDF_UNROLL
+    for (const T each : span) max = larger_number(max, each);
+    const T shift = shift_of(max);
+    own.sum *= exp_(own.max - shift);
+    EDF_UNROLL
+    for (const T each : span) own.sum += exp_(each - shift);
+    own.max = max;
   }
   return combine<Shape::lanes>(own, MergeMaxSum{});
 }

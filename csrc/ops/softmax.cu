@@ -1,5 +1,5 @@
 // softmax and log_softmax over the last axis, and their gradients, on a CUDA device: a row is read once and
-// written once as long as its threads can keep it in registers.
+// written once as long as its threads can keep it in registers or shared memory.
 #include "ops/rows_cuda.h"
 
 namespace edfcore::cuda {
@@ -7,28 +7,28 @@ namespace edfcore::cuda {
 namespace {
 
 template <class Shape, bool Log, class T>
-__global__ void __launch_bounds__(block_threads, roomy)
-    softmax_rows(const T* x, T* y, std::int64_t rows, std::int64_t row_size) {
-  const auto [row, lane] = place_in_rows<Shape>();
-  const Columns<Shape> cols =
-      row < rows ? static_cast<Columns<Shape>>(row_size) : 0;  // all reach the barriers
-  x += row * row_size;
-  y += row * row_size;
+__global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
+    softmax_rows(const T* x, T* y, Rows rows) {
+  const auto p = part_of<Shape>(rows);
+  x += p.row * rows.cols;
+  y += p.row * rows.cols;
   if constexpr (Shape::n > 0) {
     T kept[Shape::n];
-    const MaxSum<T> s = max_sum<Shape, !Log>(kept, x, cols, lane);
-    const T log_sum = Log ? log_(s.sum) : T(0);
-    EDF_UNROLL
-    for (int i = 0; i < Shape::n; ++i) {
-      const int col = lane + i * Shape::lanes;
-      if (col < cols) y[col] = Log ? kept[i] - log_sum : kept[i] / s.sum;
-    }
+    const MaxSum<T> s = max_sum<Shape, !Log>(kept, x, p);
+    const T by = Log ? log_(s.sum) : T(1) / s.sum;  // a sum is at least 1
+    store_row<Shape, Shape::n>(y, p, 0, [&](int i) { return Log ? kept[i] - by : kept[i] * by; });
   } else {
-    const MaxSum<T> s = max_sum_online<Shape>(x, cols, lane);
-    const T log_sum = Log ? log_(s.sum) : T(0);
-    for (Columns<Shape> col = lane; col < cols; col += Shape::lanes) {
-      const T shifted = x[col] - s.max;
-      y[col] = Log ? shifted - log_sum : exp_(shifted) / s.sum;
+    constexpr int packs = span_packs<1>, n = packs * Shape::v;
+    const Kept<Shape, T> kept(rows, p, 0);
+    const MaxSum<T> s = max_sum_online(x, p, [&](const T(&span)[n], std::int64_t q) { kept.put(span, q); });
+    const T by = Log ? log_(s.sum) : T(1) / s.sum;
+    for (std::int64_t q = (spans_of<Shape, 1>(p) - 1) * packs; q >= 0; q -= packs) {
+      T span[n];
+      kept.get(span, x, p, q, T(0));
+      store_row<Shape, n>(y, p, q, [&](int i) {
+        const T shifted = span[i] - s.max;
+        return Log ? shifted - by : exp_(shifted) * by;
+      });
     }
   }
 }
@@ -44,63 +44,71 @@ __device__ T gradient(T g, T y, T sum) {
 }
 
 template <class Shape, bool Log, class T>
-__global__ void __launch_bounds__(block_threads, roomy)
-    softmax_grad_rows(const T* g, const T* y, T* out, std::int64_t rows, std::int64_t row_size) {
-  const auto [row, lane] = place_in_rows<Shape>();
-  const Columns<Shape> cols = row < rows ? static_cast<Columns<Shape>>(row_size) : 0;
-  g += row * row_size;
-  y += row * row_size;
-  out += row * row_size;
+__global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
+    softmax_grad_rows(const T* g, const T* y, T* out, Rows rows) {
+  const auto p = part_of<Shape>(rows);
+  g += p.row * rows.cols;
+  y += p.row * rows.cols;
+  out += p.row * rows.cols;
   T sum = 0;
   if constexpr (Shape::n > 0) {
     T kept_g[Shape::n], kept_y[Shape::n];
+    load_row(kept_g, g, p, 0, T(0));
+    load_row(kept_y, y, p, 0, T(0));
     EDF_UNROLL
-    for (int i = 0; i < Shape::n; ++i) {
-      const int col = lane + i * Shape::lanes;
-      kept_g[i] = col < cols ? g[col] : T(0);
-      kept_y[i] = col < cols ? y[col] : T(0);
-      sum += summand<Log>(kept_g[i], kept_y[i]);
-    }
+    for (int i = 0; i < Shape::n; ++i) sum += summand<Log>(kept_g[i], kept_y[i]);
     sum = combine<Shape::lanes>(sum, Plus{});
-    EDF_UNROLL
-    for (int i = 0; i < Shape::n; ++i) {
-      const int col = lane + i * Shape::lanes;
-      if (col < cols) out[col] = gradient<Log>(kept_g[i], kept_y[i], sum);
-    }
+    store_row<Shape, Shape::n>(out, p, 0, [&](int i) { return gradient<Log>(kept_g[i], kept_y[i], sum); });
   } else {
-    for (Columns<Shape> col = lane; col < cols; col += Shape::lanes) sum += summand<Log>(g[col], y[col]);
+    constexpr int packs = span_packs<2>, n = packs * Shape::v;
+    const std::int64_t end = spans_of<Shape, 2>(p) * packs;
+    const Kept<Shape, T> kept_g(rows, p, 0), kept_y(rows, p, 1);
+    for (std::int64_t q = 0; q < end; q += packs) {
+      T span_g[n], span_y[n];
+      load_row(span_g, g, p, q, T(0));
+      load_row(span_y, y, p, q, T(0));
+      kept_g.put(span_g, q);
+      kept_y.put(span_y, q);
+      EDF_UNROLL
+      for (int i = 0; i < n; ++i) sum += summand<Log>(span_g[i], span_y[i]);
+    }
     sum = combine<Shape::lanes>(sum, Plus{});
-    for (Columns<Shape> col = lane; col < cols; col += Shape::lanes)
-      out[col] = gradient<Log>(g[col], y[col], sum);
+    for (std::int64_t q = end - packs; q >= 0; q -= packs) {
+      T span_g[n], span_y[n];
+      kept_g.get(span_g, g, p, q, T(0));
+      kept_y.get(span_y, y, p, q, T(0));
+      store_row<Shape, n>(out, p, q, [&](int i) { return gradient<Log>(span_g[i], span_y[i], sum); });
+    }
   }
 }
 
-std::int64_t row_size_of(const View& x) { return x.dims[x.rank - 1]; }
-
 template <bool Log>
 void softmax(const Launch& l) {
-  if (l.out[0].size == 0) return;
-  const std::int64_t cols = row_size_of(l.out[0]), rows = l.out[0].size / cols;
-  visit_floating(l.out[0].dtype, [&](auto t) {
+  const View& y = l.out[0];
+  if (y.size == 0) return;
+  visit_floating(y.dtype, [&](auto t) {
     using T = decltype(t);
-    visit_row_shape<T>(cols, [&](auto shape) {
+    visit_row_shape<T, 1>(row_size_of(y), [&](auto shape) {
       using Shape = decltype(shape);
-      launch(softmax_rows<Shape, Log, T>, blocks_for(rows, Shape::per_block), block_threads, 0, l.stream,
-             pointer<const T>(l.in[0]), pointer<T>(l.out[0]), rows, cols);
+      launch_rows<Shape, 1, T>(l, softmax_rows<Shape, Log, T>,
+                               rows_of<Shape, T>(y.size / row_size_of(y), y, {l.in[0].data, y.data}),
+                               pointer<const T>(l.in[0]), pointer<T>(y));
     });
   });
 }
 
 template <bool Log>
 void softmax_grad(const Launch& l) {
-  if (l.out[0].size == 0) return;
-  const std::int64_t cols = row_size_of(l.out[0]), rows = l.out[0].size / cols;
-  visit_floating(l.out[0].dtype, [&](auto t) {
+  const View& out = l.out[0];
+  if (out.size == 0) return;
+  visit_floating(out.dtype, [&](auto t) {
     using T = decltype(t);
-    visit_row_shape<T>(cols, [&](auto shape) {
+    visit_row_shape<T, 2>(row_size_of(out), [&](auto shape) {
       using Shape = decltype(shape);
-      launch(softmax_grad_rows<Shape, Log, T>, blocks_for(rows, Shape::per_block), block_threads, 0, l.stream,
-             pointer<const T>(l.in[0]), pointer<const T>(l.in[1]), pointer<T>(l.out[0]), rows, cols);
+      launch_rows<Shape, 2, T>(
+          l, softmax_grad_rows<Shape, Log, T>,
+          rows_of<Shape, T>(out.size / row_size_of(out), out, {l.in[0].data, l.in[1].data, out.data}),
+          pointer<const T>(l.in[0]), pointer<const T>(l.in[1]), pointer<T>(out));
     });
   });
 }
