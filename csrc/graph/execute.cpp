@@ -42,29 +42,44 @@ thread_local Blocks blocks;
 
 }  // namespace
 
-Runner::Runner(Plan plan) : plan_(std::move(plan)), redirected_(plan_.trace.values.size()) {
+Runner::Runner(Plan plan)
+    : plan_(std::move(plan)),
+      device_(&backend(plan_.trace.device)),
+      arena_(allocate({DType::u8, Shape{plan_.arena_bytes}}, plan_.trace.device)),
+      redirected_(plan_.trace.values.size()) {
   const Trace& trace = plan_.trace;
-  arena_ = allocate({DType::u8, Shape{plan_.arena_bytes}}, trace.device);
+  const bool on_cpu = trace.device.type == DeviceType::cpu;
   auto* const base = static_cast<std::byte*>(arena_.data());
-  for (std::size_t s = 0; s < trace.steps.size(); ++s) {
-    const TraceStep& step = trace.steps[s];
-    const bool on_cpu = trace.device.type == DeviceType::cpu;
-    Step bound{on_cpu ? cpu_kernel(step.op->cpu) : step.op->cuda, static_cast<std::int32_t>(views_.size()),
-               static_cast<std::int32_t>(views_.size() + step.in.size()),
-               plan_.scratch[s] >= 0 ? base + plan_.scratch[s] : nullptr};
-    if (!bound.kernel)
-      fail(ErrorKind::device, "[", step.op->name, "] has no kernel for ", device_name(trace.device), ".");
+  for (const TraceStep& step : trace.steps) {
     for (const Small<std::int32_t>* values : {&step.in, &step.out}) {
       for (const std::int32_t v : *values) {
         const Place& place = plan_.places[static_cast<std::size_t>(v)];
         const Spec& spec = trace.values[static_cast<std::size_t>(v)].spec;
+        if (place.kind == Place::leaf) leaf_views_.push_back(views_.size());
         views_.push_back({place.kind == Place::arena ? base + place.offset : nullptr, spec.shape.data(),
                           spec.shape.rank(), spec.dtype, spec.shape.size()});
-        if (place.kind == Place::leaf) leaf_views_.push_back(value_of_view_.size());
         value_of_view_.push_back(v);
       }
     }
-    steps_.push_back(bound);
+  }
+  std::size_t view = 0;  // only now do views stay where they are
+  for (std::size_t s = 0; s < trace.steps.size(); ++s) {
+    const TraceStep& step = trace.steps[s];
+    const Kernel kernel = on_cpu ? cpu_kernel(step.op->cpu) : step.op->cuda;
+    if (!kernel)
+      fail(ErrorKind::device, "[", step.op->name, "] has no kernel for ", device_name(trace.device), ".");
+    void* const scratch = plan_.scratch[s] >= 0 ? base + plan_.scratch[s] : nullptr;
+    const Launch launch{views_.data() + view,
+                        views_.data() + view + step.in.size(),
+                        static_cast<std::int32_t>(step.in.size()),
+                        static_cast<std::int32_t>(step.out.size()),
+                        &step.attrs,
+                        scratch,
+                        nullptr,
+                        on_cpu ? 0 : ops::index_of(*step.written),
+                        nullptr};
+    steps_.push_back({plan_.views[s] ? nullptr : kernel, launch, view});
+    view += step.in.size() + step.out.size();
   }
 }
 
@@ -94,51 +109,38 @@ void Runner::run(double learning_rate) {
   bind_leaves();
   for (TraceStep& step : plan_.trace.steps)
     if (step.scalar_is_rate) step.attrs.scalar = learning_rate;
-  Backend& device = backend(plan_.trace.device);
+  Status* const status = device_->status();  // of this thread
+  void* const stream = device_->stream();
+  if (!steps_.empty() && (steps_[0].launch.status != status || steps_[0].launch.stream != stream)) {
+    for (Step& step : steps_) {
+      step.launch.status = status;
+      step.launch.stream = stream;
+    }
+  }
   const bool on_cpu = plan_.trace.device.type == DeviceType::cpu;
   for (const Group& group : plan_.groups) {
+    const Step& step = steps_[static_cast<std::size_t>(group.first)];
     if (group.blocked)
       run_blocked(group);
-    else
-      run_step(static_cast<std::size_t>(group.first));
-    if (!on_cpu || device.status()->code == Status::ok) continue;
-    const Status status = device.take_status();
-    const TraceStep& step = plan_.trace.steps[static_cast<std::size_t>(group.first)];
-    fail(ErrorKind::data, status_text(*step.written, status), step.place);
+    else if (step.kernel)
+      step.kernel(step.launch);
+    if (!on_cpu || status->code == Status::ok) continue;
+    const Status met = device_->take_status();
+    const TraceStep& traced = plan_.trace.steps[static_cast<std::size_t>(group.first)];
+    fail(ErrorKind::data, status_text(*traced.written, met), traced.place);
   }
-}
-
-void Runner::run_step(std::size_t s) {
-  if (plan_.views[s]) return;
-  const TraceStep& step = plan_.trace.steps[s];
-  const Step& bound = steps_[s];
-  Backend& device = backend(plan_.trace.device);
-  const bool on_cpu = plan_.trace.device.type == DeviceType::cpu;
-  bound.kernel({views_.data() + bound.first_in, views_.data() + bound.first_out,
-                static_cast<std::int32_t>(step.in.size()), static_cast<std::int32_t>(step.out.size()),
-                &step.attrs, bound.scratch, device.status(), on_cpu ? 0 : ops::index_of(*step.written),
-                device.stream()});
 }
 
 // Every block goes through all steps of the group before the next one begins.
 void Runner::run_blocked(const Group& group) {
   const auto first = static_cast<std::size_t>(group.first), last = static_cast<std::size_t>(group.last);
-  const auto view_begin = static_cast<std::size_t>(steps_[first].first_in);
-  const std::size_t view_end =
-      last < steps_.size() ? static_cast<std::size_t>(steps_[last].first_in) : views_.size();
+  const std::size_t view_begin = steps_[first].first_view;
+  const std::size_t view_end = last < steps_.size() ? steps_[last].first_view : views_.size();
   struct Context {
     const Runner* runner;
-    std::size_t first, last, view_begin, view_end, buffers;
+    std::size_t first, last, buffers;
     std::int64_t size;
-    Status* status;
-  } context{this,
-            first,
-            last,
-            view_begin,
-            view_end,
-            0,
-            views_[view_begin].size,
-            backend(plan_.trace.device).status()};
+  } context{this, first, last, 0, views_[view_begin].size};
   for (std::size_t i = view_begin; i < view_end; ++i) {
     const Place& place = plan_.places[static_cast<std::size_t>(value_of_view_[i])];
     if (place.kind == Place::block)
@@ -151,10 +153,11 @@ void Runner::run_blocked(const Group& group) {
     const std::int64_t length = std::min(block_elements, c.size - begin);
     std::byte* const buffers = blocks.buffers(c.buffers);
     for (std::size_t s = c.first; s < c.last; ++s) {
-      const TraceStep& step = r.plan_.trace.steps[s];
+      const Step& step = r.steps_[s];
+      const auto n_in = static_cast<std::size_t>(step.launch.n_in);
       Small<View> views;
-      for (std::size_t i = 0; i < step.in.size() + step.out.size(); ++i) {
-        const auto at = static_cast<std::size_t>(r.steps_[s].first_in) + i;
+      for (std::size_t i = 0; i < n_in + static_cast<std::size_t>(step.launch.n_out); ++i) {
+        const std::size_t at = step.first_view + i;
         View view = r.views_[at];
         const Place& place = r.plan_.places[static_cast<std::size_t>(r.value_of_view_[at])];
         view.data = place.kind == Place::block
@@ -165,9 +168,10 @@ void Runner::run_blocked(const Group& group) {
         view.size = length;
         views.push_back(view);
       }
-      r.steps_[s].kernel(
-          {views.data(), views.data() + step.in.size(), static_cast<std::int32_t>(step.in.size()),
-           static_cast<std::int32_t>(step.out.size()), &step.attrs, nullptr, c.status, 0, nullptr});
+      Launch launch = step.launch;
+      launch.in = views.data();
+      launch.out = views.data() + n_in;
+      step.kernel(launch);
     }
   };
   parallel_chunks((context.size + block_elements - 1) / block_elements, task, &context);

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "device/backend.h"
 #include "graph/plan.h"
 
 namespace edfcore {
@@ -26,15 +27,15 @@ class Runner {
  private:
   struct Step {
     Kernel kernel;
-    std::int32_t first_in, first_out;  // in views_
-    void* scratch;
+    Launch launch;
+    std::size_t first_view;  // its inputs and then its outputs, in views_
   };
 
   void bind_leaves();
-  void run_step(std::size_t s);
   void run_blocked(const Group& group);
 
   Plan plan_;
+  Backend* device_;
   Tensor arena_;
   std::vector<Step> steps_;
   std::vector<View> views_;  // of every step: inputs, then outputs
