@@ -41,6 +41,7 @@ CORRECTIONS = [
     (r"(def apply\(.*\) -> )typing\.Any", r"\1Tensor"),
     (r"(def all_ops\(\) -> )list\b", r"\1list[Op]"),
     (r"(def memory_stats\(.*\) -> )dict\b", r"\1dict[str, int]"),
+    (r"(def stop_timing\(\) -> )list\b", r"\1list[tuple[str, str, str, int, int]]"),
     (r"(def shape\(self\) -> )tuple\b", r"\1tuple[int, ...]"),
     (r"\bfeeds: dict\b", "feeds: typing.Mapping[typing.Any, typing.Any]"),
     (r"\binputs: tuple\b", "inputs: tuple[typing.Any, ...]"),

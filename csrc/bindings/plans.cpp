@@ -10,6 +10,7 @@
 #include "graph/execute.h"
 #include "graph/grad.h"
 #include "graph/run.h"
+#include "graph/watch.h"
 #include "ops/ops.h"
 
 namespace edfcore {
@@ -98,7 +99,9 @@ Batches batches(Program program, const std::vector<Feed>& feeds, std::int64_t si
   Traced traced = trace_program(program);
   const std::int32_t loss = traced.value_of.at(program.loss.get());
   traced.trace.values[static_cast<std::size_t>(loss)].kept = true;
-  return {Runner(compile(std::move(traced.trace))), traced.value_of.at(index.get()), loss};
+  // What is watched runs one by one, and finds its inputs as they were.
+  const CompileOptions options{.blocks = !watch().on, .inplace = !watch().on};
+  return {Runner(compile(std::move(traced.trace), options)), traced.value_of.at(index.get()), loss};
 }
 
 // Ctrl-C and other signals, looked at between minibatches, but not at every one.
@@ -216,6 +219,17 @@ void init_plans(py::module_& m) {
       .def_readonly("separate_bytes", &Plan::separate_bytes)
       .def_property_readonly("flops", &Plan::flops)
       .def_property_readonly("bytes_moved", &Plan::bytes_moved);
+  m.def("set_watch_nan", &set_watch_nan, py::arg("on"));
+  m.def("start_timing", &start_timing);
+  m.def(
+      "stop_timing",
+      [] {
+        py::list events;
+        for (const TimedOp& timed : stop_timing())
+          events.append(py::make_tuple(timed.op, timed.phase, timed.shape, timed.begin_ns, timed.length_ns));
+        return events;
+      },
+      "What ran since start_timing: (op, phase, shape, begin, length), in nanoseconds.");
   m.def("plan", &plan_of, py::arg("comp_nodes"), py::arg("parameters"), py::arg("loss"));
   m.def("replay", &replay, py::arg("comp_nodes"), py::arg("parameters"), py::arg("loss"), py::arg("feeds"),
         py::arg("order"), py::arg("batch_size"), py::arg("learning_rate"));

@@ -10,6 +10,7 @@
 #include "core/parallel.h"
 #include "device/memory.h"
 #include "graph/run.h"
+#include "graph/watch.h"
 #include "ops/cpu_features.h"
 #include "ops/ops.h"
 
@@ -122,12 +123,27 @@ void Runner::run(double learning_rate) {
     const Step& step = steps_[static_cast<std::size_t>(group.first)];
     if (group.blocked)
       run_blocked(group);
-    else if (step.kernel)
+    else if (step.kernel && !watch().on)
       step.kernel(step.launch);
+    else if (step.kernel)
+      run_watched(static_cast<std::size_t>(group.first));
     if (!on_cpu || status->code == Status::ok) continue;
     const Status met = device_->take_status();
     const TraceStep& traced = plan_.trace.steps[static_cast<std::size_t>(group.first)];
     fail(ErrorKind::data, status_text(*traced.written, met), traced.place);
+  }
+}
+
+void Runner::run_watched(std::size_t s) {
+  const TraceStep& traced = plan_.trace.steps[s];
+  const Launch& launch = steps_[s].launch;
+  const Watched watched(*traced.written, "plan", plan_.trace.device);
+  steps_[s].kernel(launch);
+  try {
+    watched.ended({launch.in, static_cast<std::size_t>(launch.n_in)},
+                  {launch.out, static_cast<std::size_t>(launch.n_out)});
+  } catch (const Error& error) {
+    throw Error(error.kind(), error.what() + traced.place);
   }
 }
 

@@ -33,6 +33,7 @@ class Runner {
 
   void bind_leaves();
   void run_blocked(const Group& group);
+  void run_watched(std::size_t s);
 
   Plan plan_;
   Backend* device_;

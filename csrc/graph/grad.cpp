@@ -5,6 +5,7 @@
 
 #include "device/memory.h"
 #include "graph/vjp.h"
+#include "graph/watch.h"
 #include "ops/ops.h"
 
 namespace edfcore {
@@ -113,7 +114,13 @@ void step(Node& node, Builder& builder) {
 
 void backward_step(Node& node, bool record) {
   RunningBuilder builder(record);
-  step(node, builder);
+  if (!watch().nan) return step(node, builder);
+  try {
+    step(node, builder);
+  } catch (const Error& error) {  // ops of the backward pass have no place of their own
+    throw Error(error.kind(),
+                text(error.what(), " In the gradient of [", node.op->name, "].", made_at(node)));
+  }
 }
 
 void backward(Node& loss, NodeRef seed, bool record) {

@@ -76,7 +76,7 @@ constexpr std::int32_t forever = INT32_MAX;
 
 }  // namespace
 
-void place(Plan& plan) {
+void place(Plan& plan, bool inplace) {
   const Trace& trace = plan.trace;
   const std::size_t n = trace.values.size();
   plan.places.assign(n, {});
@@ -151,8 +151,9 @@ void place(Plan& plan) {
         }
         plan.separate_bytes += rounded(bytes_of(v));
         Place chosen{Place::arena, -1};
-        const std::int32_t from =
-            step.op->inplace >= 0 ? life(step.in[static_cast<std::size_t>(step.op->inplace)]).root : -1;
+        const std::int32_t from = inplace && step.op->inplace >= 0
+                                      ? life(step.in[static_cast<std::size_t>(step.op->inplace)]).root
+                                      : -1;
         const bool reads_once =
             from >= 0 && std::count_if(step.in.begin(), step.in.end(),
                                        [&](std::int32_t i) { return life(i).root == from; }) == 1;

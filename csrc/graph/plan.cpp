@@ -131,6 +131,13 @@ void hasten_updates(Trace& trace) {
   trace.steps = std::move(steps);
 }
 
+static std::vector<Group> one_by_one(const Trace& trace) {
+  std::vector<Group> groups;
+  for (std::int32_t s = 0; s < static_cast<std::int32_t>(trace.steps.size()); ++s)
+    groups.push_back({s, s + 1, false});
+  return groups;
+}
+
 std::vector<Group> fuse(const Trace& trace) {
   std::vector<Group> groups;
   const auto count = static_cast<std::int32_t>(trace.steps.size());
@@ -152,14 +159,14 @@ std::vector<Group> fuse(const Trace& trace) {
   return groups;
 }
 
-Plan compile(Trace trace) {
+Plan compile(Trace trace, const CompileOptions& options) {
   Plan plan;
   drop_unread(trace);
   prune(trace);
   hasten_updates(trace);
-  plan.groups = fuse(trace);
+  plan.groups = options.blocks ? fuse(trace) : one_by_one(trace);
   plan.trace = std::move(trace);
-  place(plan);
+  place(plan, options.inplace);
   return plan;
 }
 

@@ -61,9 +61,14 @@ void hasten_updates(Trace& trace);
 // Neighbouring elementwise steps over the same elements form a group; any other step is one by itself.
 std::vector<Group> fuse(const Trace& trace);
 
-// Gives every value a place, so that values which are never alive together share memory.
-void place(Plan& plan);
+struct CompileOptions {
+  bool blocks = true;   // fuse
+  bool inplace = true;  // an output may take the memory of an input that dies there
+};
 
-Plan compile(Trace trace);
+// Gives every value a place, so that values which are never alive together share memory.
+void place(Plan& plan, bool inplace = true);
+
+Plan compile(Trace trace, const CompileOptions& options = {});
 
 }  // namespace edfcore

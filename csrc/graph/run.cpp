@@ -7,6 +7,7 @@
 
 #include "device/memory.h"
 #include "graph/vjp.h"
+#include "graph/watch.h"
 #include "ops/cpu_features.h"
 #include "ops/ops.h"
 
@@ -187,7 +188,17 @@ void execute(Node& node, Prepared& p) {
                         where.stream()};
     const Kernel kernel = device.type == DeviceType::cpu ? cpu_kernel(op.cpu) : op.cuda;
     if (!kernel) fail(ErrorKind::device, "[", op.name, "] has no kernel for ", device_name(device), ".");
-    kernel(launch);
+    if (watch().on) {
+      const Watched watched(*node.op,
+                            node.recorded    ? "forward"
+                            : node.site.code ? "eager"
+                                             : "backward",
+                            device);
+      kernel(launch);
+      watched.ended(in, out);
+    } else {
+      kernel(launch);
+    }
     if (device.type == DeviceType::cpu && where.status()->code != Status::ok)
       fail(ErrorKind::data, status_text(*node.op, where.take_status()));
   }

@@ -78,6 +78,39 @@ def get_device() -> str:
     return _core.get_device()
 
 
+def debug(*, nan: bool) -> None:
+    """Stop at the first NaN or infinity that an op makes, from now on, or no longer.
+
+    The DataError names the op, the value and its position, the range of the op's inputs, and the line that made the
+    node. Every op's result is looked at, which takes time; on a GPU, every op is waited for.
+    """
+    _core.set_watch_nan(nan)
+
+
+@_contextmanager
+def trace(path: str | _os.PathLike[str]) -> _Iterator[None]:
+    """Time every op that runs within the block and write the times to `path`, in the Chrome trace format.
+
+    Open the file in chrome://tracing or ui.perfetto.dev. Phases are forward, backward and update ("backward"), ops on
+    tensors ("eager") and what `replay` runs ("plan", its steps one by one). On a GPU, every op is waited for.
+    """
+    import json
+
+    _core.start_timing()
+    try:
+        yield
+    finally:
+        events = [
+            {"name": op, "cat": phase, "ph": "X", "ts": begin / 1e3, "dur": length / 1e3, "pid": 0, "tid": phase,
+             "args": {"shape": shape}}
+            for op, phase, shape, begin, length in _core.stop_timing()
+        ]  # fmt: skip
+        beside = f"{_os.fspath(path)}.part"
+        with open(beside, "w", encoding="utf-8") as file:
+            json.dump({"traceEvents": events, "displayTimeUnit": "ns"}, file)
+        _os.replace(beside, path)
+
+
 @_contextmanager
 def device(name: str) -> _Iterator[None]:
     """Use another device within the block."""
@@ -135,7 +168,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CompNodes", "Parameters", "learning_rate", "DT",
     "Input", "Parameter", "ParameterPackage", "AffineParams", "Xavier", "CompNode", "OpNode",
-    "Forward", "Backward", "SGD", "clear_compgraph", "plan", "replay", "seed",
+    "Forward", "Backward", "SGD", "clear_compgraph", "plan", "replay", "debug", "trace", "seed",
     *_NODE_CLASSES,
     "Tensor", "tensor", "no_grad", "ops",
     "set_device", "get_device", "device", "cuda", "set_num_threads", "get_num_threads", "memory_stats", "live_nodes",
