@@ -52,6 +52,20 @@ class DeviceWait {
   std::optional<py::gil_scoped_release> released_;
 };
 
+// A plain C function for Python out of one that takes its arguments as an array: what is called for every
+// node does without a dispatcher's search through signatures. METH_FASTCALL.
+void raise_in_python() noexcept;  // in a catch block: sets Python's exception from the one that is caught
+template <auto Function>
+PyObject* fastcall(PyObject*, PyObject* const* args, Py_ssize_t n) {
+  try {
+    return Function(args, n).release().ptr();
+  } catch (...) {
+    raise_in_python();
+    return nullptr;
+  }
+}
+void add_function(py::module_& m, PyMethodDef& method);
+
 // arrays.cpp
 DType to_dtype(py::handle dtype);  // from a name, a NumPy dtype or scalar type; throws a dtype error
 py::dtype from_dtype(DType dtype);
@@ -115,7 +129,6 @@ void init_plans(py::module_& m);
 void init_edf(py::module_& m);
 void init_eager(py::module_& m);
 void init_errors();
-void raise_in_python() noexcept;  // in a catch block: sets Python's exception from the one that is caught
 void init_engine(py::module_& m);
 
 }  // namespace edfcore

@@ -83,6 +83,18 @@ py::object apply(py::handle record, const py::tuple& inputs, const py::object& g
   return py::cast(TensorHandle(std::move(node)));
 }
 
+py::object apply_function(PyObject* const* args, Py_ssize_t n) {
+  if (n < 2 || n > 3 || !PyTuple_Check(args[1])) throw py::type_error("apply(op, inputs, attrs=None)");
+  return apply(args[0], py::reinterpret_borrow<py::tuple>(args[1]),
+               py::reinterpret_borrow<py::object>(n == 3 ? args[2] : Py_None));
+}
+
+PyMethodDef apply_method = {
+    "apply", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(fastcall<apply_function>)),
+    METH_FASTCALL,
+    "apply(op: Op, inputs: tuple, attrs: typing.Any = None) -> typing.Any\n\n"
+    "Runs an op on tensors, or records it when an input is a recorded node."};
+
 void run_backward(const TensorHandle& loss, const py::object& gradient, bool create_graph) {
   NodeRef seed;
   if (!gradient.is_none()) {
@@ -155,8 +167,7 @@ Ops on tensors run at once. `backward()` then gives every tensor with `requires_
       .def("detach", [](const TensorHandle& t) {
         return TensorHandle(make_leaf(Role::constant, t.get().value().tensor));
       });
-  m.def("apply", &apply, py::arg("op"), py::arg("inputs"), py::arg("attrs") = py::none(),
-        "Runs an op on tensors, or records it when an input is a recorded node.");
+  add_function(m, apply_method);
   m.def("set_recorder", [](py::object function) { recorder() = std::move(function); }, py::arg("function"));
   m.def(
       "set_grad_enabled", [](bool on) { return std::exchange(grad_enabled, on); }, py::arg("enabled"),

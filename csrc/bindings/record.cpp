@@ -45,19 +45,15 @@ void record(py::handle object, py::handle record, py::handle inputs, py::handle 
   adopt(object, std::move(node));
 }
 
-PyObject* record_function(PyObject*, PyObject* const* args, Py_ssize_t n) {
-  try {
-    if (n < 3 || n > 4) throw py::type_error("record(node, op, inputs, attrs=None)");
-    record(args[0], args[1], args[2], n == 4 ? args[3] : Py_None);
-  } catch (...) {
-    raise_in_python();
-    return nullptr;
-  }
-  Py_RETURN_NONE;
+py::object record_function(PyObject* const* args, Py_ssize_t n) {
+  if (n < 3 || n > 4) throw py::type_error("record(node, op, inputs, attrs=None)");
+  record(args[0], args[1], args[2], n == 4 ? args[3] : Py_None);
+  return py::none();
 }
 
 PyMethodDef record_method = {
-    "record", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(record_function)), METH_FASTCALL,
+    "record", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(fastcall<record_function>)),
+    METH_FASTCALL,
     "record(node: Node, op: Op, inputs: tuple, attrs: typing.Any = None) -> None\n\n"
     "Makes `node`, an instance of a subclass whose constructor runs, the node of an op."};
 
@@ -133,6 +129,11 @@ Edge as_edge(py::handle object, const Op& op, std::size_t position) {
          ": it must be a node, an array, a number, or an object with a .value.");
   Tensor constant = to_tensor(object, graph_dtype(), current_device(), what, false);
   return {make_leaf(Role::constant, std::move(constant)), 0};
+}
+
+void add_function(py::module_& m, PyMethodDef& method) {
+  const py::object name = m.attr("__name__");
+  m.attr(method.ml_name) = py::reinterpret_steal<py::object>(PyCFunction_NewEx(&method, nullptr, name.ptr()));
 }
 
 void init_record(py::module_& m) {

@@ -1,42 +1,45 @@
 // Small<T, N>: a move-only vector whose first N elements need no heap, for the short lists that every op
-// handles.
+// handles. Room that is not used is never written.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <new>
 #include <span>
 #include <type_traits>
+#include <utility>
 
 namespace edfcore {
 
 template <class T, std::size_t N = 6>
 class Small {
-  static_assert(std::is_trivially_copyable_v<T>);
+  static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
 
  public:
-  Small() = default;
+  Small() noexcept {}  // not "= default": `Small<T> s{}` would clear all of it
   explicit Small(std::size_t size) { resize(size); }
+  Small(Small&& other) noexcept { take(other); }
+  Small& operator=(Small&& other) noexcept {
+    if (this != &other) take(other);
+    return *this;
+  }
 
   void push_back(const T& value) {
-    resize(size_ + 1);
-    (*this)[size_ - 1] = value;
+    const T copy = value;  // `value` may be one of ours
+    reserve(size_ + 1);
+    std::construct_at(data() + size_++, copy);
   }
   void resize(std::size_t size) {
-    if (size > capacity_) {
-      const std::size_t larger = std::max(size, 2 * capacity_);
-      auto heap = std::make_unique<T[]>(larger);
-      std::copy(begin(), end(), heap.get());
-      heap_ = std::move(heap);
-      capacity_ = larger;
-    }
+    reserve(size);
+    for (; size_ < size; ++size_) std::construct_at(data() + size_);
     size_ = size;
   }
 
   std::size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
-  T* data() { return heap_ ? heap_.get() : inline_; }
-  const T* data() const { return heap_ ? heap_.get() : inline_; }
+  T* data() { return heap_ ? heap_.get() : std::launder(reinterpret_cast<T*>(inline_)); }
+  const T* data() const { return heap_ ? heap_.get() : std::launder(reinterpret_cast<const T*>(inline_)); }
   T& operator[](std::size_t i) { return data()[i]; }
   const T& operator[](std::size_t i) const { return data()[i]; }
   T* begin() { return data(); }
@@ -47,7 +50,23 @@ class Small {
   operator std::span<const T>() const { return {data(), size_}; }
 
  private:
-  T inline_[N]{};
+  void reserve(std::size_t size) {
+    if (size <= capacity_) return;
+    const std::size_t larger = std::max(size, 2 * capacity_);
+    auto heap = std::make_unique<T[]>(larger);
+    std::copy(begin(), end(), heap.get());
+    heap_ = std::move(heap);
+    capacity_ = larger;
+  }
+  void take(Small& other) noexcept {
+    heap_ = std::move(other.heap_);
+    size_ = std::exchange(other.size_, 0);
+    capacity_ = std::exchange(other.capacity_, N);
+    if (!heap_)
+      std::uninitialized_copy_n(std::launder(reinterpret_cast<const T*>(other.inline_)), size_, data());
+  }
+
+  alignas(T) std::byte inline_[N * sizeof(T)];
   std::unique_ptr<T[]> heap_;
   std::size_t size_ = 0;
   std::size_t capacity_ = N;

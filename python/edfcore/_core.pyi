@@ -172,7 +172,7 @@ class Tensor(Node):
         """
 
 def all_ops() -> list[Op]: ...
-def apply(op: typing.Any, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None) -> Tensor:
+def apply(op: Op, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None) -> Tensor:
     """
     Runs an op on tensors, or records it when an input is a recorded node.
     """
