@@ -2,7 +2,7 @@
 
 What the chip gives (cpp/limits.cu) and what the large frameworks reach on it (peers.py) are the yardsticks for every
 figure of the engine; cpp/hopper_matmul.cu and cpp/simt_matmul.cu prove on hardware the kernels that the engine's matmul
-is to become.
+is to become, and cpp/rows.cu the choices of its kernels for rows, scattered sums and columns.
 """
 
 from __future__ import annotations
@@ -91,16 +91,26 @@ def hopper(run: Run) -> dict[str, Any]:
     done = run.command(["bash", CPP / "hopper_matmul.sh", path, f"{seconds:.0f}", program], run.budget.left())
     if not path.exists():
         raise RuntimeError(run.clean(done.output))
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
-    return {"rows": rows, "summary": run.clean(done.output)}
+    printed = [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
+    return {"rows": printed, "summary": run.clean(done.output)}
+
+
+def beside_the_engine(run: Run, source: str, most: float) -> dict[str, Any]:
+    """Run a program that is compiled with the engine's own kernels: rows as it prints them."""
+    program = compiled(run, CPP / source, "-fmad=false", "-DEDF_ISA=cuda", f"-I{ROOT / 'csrc'}")
+    seconds = min(most, run.budget.left())
+    done = run.command([program, f"{max(1.0, seconds - 10):.0f}"], seconds)
+    printed = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+    if not any(row["row"] == "time" for row in printed):
+        raise RuntimeError(run.clean(done.output))
+    return {"rows": printed}
 
 
 def simt(run: Run) -> dict[str, Any]:
-    """Check and time tilings of the SIMT matmul beside the engine's own: rows as the program prints them."""
-    program = compiled(run, CPP / "simt_matmul.cu", "-fmad=false", "-DEDF_ISA=cuda", f"-I{ROOT / 'csrc'}")
-    seconds = min(60.0, run.budget.left())
-    done = run.command([program, f"{max(1.0, seconds - 10):.0f}"], seconds)
-    rows = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
-    if not any(row["row"] == "time" for row in rows):
-        raise RuntimeError(run.clean(done.output))
-    return {"rows": rows}
+    """Check and time tilings of the SIMT matmul beside the engine's own."""
+    return beside_the_engine(run, "simt_matmul.cu", 60.0)
+
+
+def rows(run: Run) -> dict[str, Any]:
+    """Check and time the kernels for rows, scattered sums and columns beside others that the engine may take."""
+    return beside_the_engine(run, "rows.cu", 50.0)

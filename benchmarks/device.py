@@ -284,9 +284,10 @@ SECTIONS = {
     "limits": chip.limits,
     "hopper": chip.hopper,
     "simt": chip.simt,
+    "rows": chip.rows,
     "peers": chip.peers,
 }
-ON_A_GPU = ("limits", "hopper", "simt", "peers")
+ON_A_GPU = ("limits", "hopper", "simt", "rows", "peers")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

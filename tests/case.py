@@ -66,6 +66,15 @@ def positive(*shape: int) -> Maker:
     return lambda rng: rng.uniform(0.5, 2.0, size=shape)
 
 
+def signed(*shape: int) -> Maker:
+    return lambda rng: np.asarray(rng.uniform(0.5, 2.0, size=shape) * rng.choice([-1, 1], size=shape))
+
+
+def on_a_grid(*shape: int) -> Maker:
+    """No value near one of another such input: for functions with a kink where two inputs are equal."""
+    return lambda rng: np.asarray(np.round(8 * rng.normal(size=shape)) / 8 + rng.uniform(0, 1 / 8))
+
+
 def apart(*shape: int) -> Maker:
     """No two values alike and none near zero: for functions with kinks."""
     n = math.prod(shape)
@@ -80,6 +89,17 @@ def probabilities(*shape: int) -> Maker:
     def make(rng: np.random.Generator) -> Array:
         p = rng.uniform(0.1, 1.0, size=shape)
         return np.asarray(p / p.sum(-1, keepdims=True))
+
+    return make
+
+
+def masked(rows: int, columns: int) -> Maker:
+    """The first third of each row is -inf."""
+
+    def make(rng: np.random.Generator) -> Array:
+        x = rng.normal(size=(rows, columns))
+        x[:, : columns // 3] = -INF
+        return np.asarray(x)
 
     return make
 

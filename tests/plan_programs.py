@@ -37,6 +37,20 @@ def chain() -> Graph:
     return x, y, edf.LogLoss(edf.Softmax(edf.Affine(edf.AffineParams(37, 5), c)), y)
 
 
+def pieces() -> Graph:
+    """What was cut, joined and stacked, products of batches, and a loss whose soft labels are computed, too."""
+    edf.seed(5)
+    x, y = edf.Input(), edf.Input()
+    a = edf.Affine(edf.AffineParams(37, 12), x)
+    b = edf.Concat(edf.Slice(a, 1, 3), edf.Tanh(edf.Slice(a, 1, 0, -3, 3)), axis=1)
+    c = edf.Stack(b, a, axis=1)
+    products = edf.Reshape(edf.Matmul(c, c, trans_b=True), (-1, 4))
+    h = edf.Concat(products, edf.Var(c, axis=2), edf.Min(c, axis=-1), axis=1)
+    p = edf.Softmax(edf.Affine(edf.AffineParams(8, 5), h))
+    q = edf.Softmax(edf.Affine(edf.AffineParams(8, 5), h))
+    return x, y, edf.Add(edf.LogLossSoft(p, q), edf.LogLoss(p, y))
+
+
 def mean_loss() -> Graph:
     x, y, loss = mlp([37, 11, 5])
     return x, y, edf.Mean(loss)
@@ -55,6 +69,7 @@ GRAPHS: dict[str, Callable[[], Graph]] = {
     "slides": lambda: mlp([37, 19, 5], output=edf.Sigmoid),
     "deep": lambda: mlp([37, *[8] * 12, 5], edf.Tanh),
     "chain": chain,
+    "pieces": pieces,
     "mean": mean_loss,
     "beside": beside,
 }

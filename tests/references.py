@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,15 @@ Array = np.ndarray[Any, Any]
 
 def sigmoid(x: Array) -> Array:
     return np.asarray(np.where(x < 0, np.exp(x) / (1 + np.exp(x)), 1 / (1 + np.exp(-x))))
+
+
+def silu(x: Array) -> Array:
+    return np.asarray(np.where(x == -np.inf, 0, x * sigmoid(x)))
+
+
+def gelu(x: Array) -> Array:
+    below = np.vectorize(math.erfc, otypes=[float])(-x / math.sqrt(2)) / 2
+    return np.asarray(np.where(x == -np.inf, 0, x * below))
 
 
 def log_softmax(x: Array) -> Array:
@@ -46,13 +56,25 @@ def loss_of_scores(s: Array, y: Array) -> Array:
     return -at_label(log_softmax(s), y)
 
 
+def variance(x: Array, axis: Any, keepdims: bool = False) -> Array:
+    return np.asarray(np.var(x.astype(np.longdouble), axis=axis, keepdims=keepdims), np.float64)
+
+
+def soft_loss_of_scores(s: Array, q: Array) -> Array:
+    return np.asarray(-(q * log_softmax(s)).sum(-1))
+
+
 def mean(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
     total = np.sum(x, axis=axis, keepdims=keepdims)
     return np.asarray(total / np.float64(x.size / total.size if total.size else 1))
 
 
+def part(x: Array, axis: int, start: int | None, stop: int | None, step: int) -> Array:
+    return np.moveaxis(np.moveaxis(x, axis, 0)[start:stop:step], 0, axis)
+
+
 def product(a: Array, b: Array, trans_a: bool = False, trans_b: bool = False) -> Array:
-    return (a.T if trans_a else a) @ (b.T if trans_b else b)
+    return np.asarray((a.swapaxes(-1, -2) if trans_a else a) @ (b.swapaxes(-1, -2) if trans_b else b))
 
 
 def affine(x: Array, w: Array, b: Array) -> Array:

@@ -155,7 +155,7 @@ def test_programs_beside_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -
     outputs = {
         "limits": 'copying ...\n{"rows": [1]}\ndone',
         "bash": "",
-        "simt_matmul": 'begun\n{"row": "time", "us": null}\n{"row": "summary"}\n',
+        **dict.fromkeys(("simt_matmul", "rows"), 'begun\n{"row": "time", "us": null}\n{"row": "summary"}\n'),
     }
     monkeypatch.setattr(
         run, "command", lambda words, seconds: script_finished(0, outputs[Path(words[0]).name])
@@ -168,10 +168,11 @@ def test_programs_beside_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -
     run.document["environment"]["gpu"]["compute_cap"] = "9.0"
     with pytest.raises(RuntimeError):  # nothing was written
         chip.hopper(run)
-    assert chip.simt(run) == {"rows": [{"row": "time", "us": None}, {"row": "summary"}]}
-    outputs["simt_matmul"] = '{"row": "error", "error": "no device"}'
-    with pytest.raises(RuntimeError, match="no device"):
-        chip.simt(run)
+    for section, program in ((chip.simt, "simt_matmul"), (chip.rows, "rows")):
+        assert section(run) == {"rows": [{"row": "time", "us": None}, {"row": "summary"}]}
+        outputs[program] = '{"row": "error", "error": "no device"}'
+        with pytest.raises(RuntimeError, match="no device"):
+            section(run)
 
 
 def test_the_suite_is_found() -> None:

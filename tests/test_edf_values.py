@@ -351,3 +351,45 @@ def test_probabilities_before_any_forward(device: str) -> None:
     u[np.arange(5), LABELS] = -1 / 5 / 0.25
     expected = 0.25 * (u - (u * 0.25).sum(1, keepdims=True))
     np.testing.assert_allclose(s.grad, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_soft_labels_that_were_computed_get_their_gradient(device: str) -> None:
+    """Also where the loss is that of the scores, which waits for the softmax before the labels'."""
+    scores, weights = np.random.default_rng(3).normal(size=(2, 4, 5))
+    a, b = edf.Parameter(scores), edf.Parameter(weights)
+    p = edf.Softmax(a)
+    q = edf.Softmax(b)
+    loss = edf.LogLossSoft(p, q)
+    edf.Forward()
+    edf.Backward(loss)
+    x, y = (edf.Tensor(t.value, requires_grad=True) for t in (a, b))
+    edf.ops.log_loss_soft(edf.ops.softmax(x), edf.ops.softmax(y)).backward(np.full(4, 0.25, np.float32))
+    assert np.array_equal(a.grad, x.grad.numpy())
+    assert np.array_equal(b.grad, y.grad.numpy())
+    np.testing.assert_allclose(p.grad, -q.value / p.value / 4, rtol=1e-5)
+
+
+def test_concat_takes_any_number_of_nodes_and_keeps_them() -> None:
+    a, b = edf.Parameter(np.ones((2, 3))), edf.Input(np.zeros((2, 2)))
+    node = edf.Concat(a, b, a, axis=1)
+    assert node.inputs == (a, b, a)
+    edf.Forward()
+    assert node.value.tolist() == [[1, 1, 1, 0, 0, 1, 1, 1]] * 2
+    assert edf.ConCat is edf.Concat
+    assert edf.Embed is edf.GatherRows
+
+
+def test_split_is_slices() -> None:
+    x = np.arange(12).reshape(2, 6)
+    assert [part.numpy().tolist() for part in edf.ops.split(x, 2, axis=1)] == [
+        x[:, :3].tolist(),
+        x[:, 3:].tolist(),
+    ]
+    assert [part.shape for part in edf.ops.split(edf.Tensor(x), [1, -2], axis=-1)] == [(2, 1), (2, 3), (2, 2)]
+    for at, axis, message in (
+        (4, 1, "axis 1 of x has size 6, which is not 4 equal parts."),
+        (2, 2, "there is no axis 2 in x of shape (2, 6)."),
+    ):
+        with pytest.raises(edf.ShapeError) as error:
+            edf.ops.split(x, at, axis)
+        assert str(error.value) == f"[split] {message}"

@@ -89,6 +89,32 @@ def matmul_transposed_by_mistake(at: At) -> None:
 
 @wrong(
     edf.ShapeError,
+    "[matmul] a has shape (2, 3, 4) and b has shape (3, 4, 5): the axes before the last two must be the same, "
+    "or one of them must have no others. Node made at {at}.",
+)
+def matmul_of_two_batches(at: At) -> None:
+    at(edf.Matmul(ones(2, 3, 4), ones(3, 4, 5)))
+    edf.Forward()
+
+
+@wrong(
+    edf.ShapeError,
+    "[concat] input 0 has shape (2, 3) and input 1 has shape (3, 3): they must be the same but for axis 1. "
+    "Node made at {at}.",
+)
+def concat_along_the_other_axis(at: At) -> None:
+    at(edf.Concat(ones(2, 3), ones(3, 3), axis=1))
+    edf.Forward()
+
+
+@wrong(edf.ShapeError, "[slice] the step is -1: it must be at least 1. Node made at {at}.")
+def slice_backwards(at: At) -> None:
+    at(edf.Slice(ones(2, 3), 1, None, None, -1))
+    edf.Forward()
+
+
+@wrong(
+    edf.ShapeError,
     "[add] a has shape (2, 3) and b has shape (3, 2): counted from the last, their axes must be equal, "
     "or one of them 1. Node made at {at}.",
 )

@@ -101,7 +101,7 @@ void init_handles(py::module_& m);
 Attrs as_attrs(py::handle attrs);  // from the Python class of that name, or None
 // An input of a recorded node: a node of ours, an array or number, or an object of the user's with a .value.
 // A number for an op that takes them; null for anything else.
-NodeRef as_number(py::handle object, const Op& op, Device device);
+NodeRef as_number(py::handle object, const Op& op, std::size_t position, Device device);
 // True for an object of the user's that stands for a value: it has .value or forward(), and is no array or
 // number.
 bool is_host(py::handle object);

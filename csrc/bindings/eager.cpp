@@ -55,7 +55,7 @@ NodeRef tensor_node(py::handle object, const Node* like, const std::string& what
 
 Edge tensor_edge(py::handle object, const Node* like, const Op& op, std::size_t position) {
   if (like)
-    if (NodeRef number = as_number(object, op, like->device)) return {std::move(number), 0};
+    if (NodeRef number = as_number(object, op, position, like->device)) return {std::move(number), 0};
   return {tensor_node(object, like, text("[", op.name, "] input ", position)), 0};
 }
 
@@ -63,11 +63,16 @@ py::object apply(py::handle record, const py::tuple& inputs, const py::object& g
   const Op& op = as_op(record);
   const Attrs attrs = as_attrs(given);
   const Node* like = nullptr;
-  for (py::handle input : inputs) {
+  std::int32_t like_at = 0;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const py::handle input = inputs[i];
     Handle* handle = as_handle(input);
     const bool tensor = handle && !handle->get().recorded;
     if (!tensor && (handle || is_host(input))) return recorder()(record, inputs, given);
-    if (tensor && !like) like = &handle->get();
+    if (tensor && (!like || like_at < op.numbers_from)) {
+      like = &handle->get();
+      like_at = static_cast<std::int32_t>(i);
+    }
   }
   std::vector<Edge> edges;
   edges.reserve(inputs.size());

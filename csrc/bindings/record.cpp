@@ -63,7 +63,7 @@ Attrs as_attrs(py::handle given) {
   Attrs attrs;
   attrs.dtype = graph_dtype();
   if (given.is_none()) return attrs;
-  if (!PyTuple_Check(given.ptr()) || PyTuple_GET_SIZE(given.ptr()) != 6)
+  if (!PyTuple_Check(given.ptr()) || PyTuple_GET_SIZE(given.ptr()) != 7)
     throw py::type_error("attrs must be an Attrs or None");
   const auto field = [&](py::ssize_t i) { return py::handle(PyTuple_GET_ITEM(given.ptr(), i)); };
   attrs.n_ints = all_axes;
@@ -80,11 +80,14 @@ Attrs as_attrs(py::handle given) {
   attrs.trans_b = py::cast<bool>(field(3));
   if (!field(4).is_none()) attrs.dtype = to_dtype(field(4));
   attrs.scalar = py::cast<double>(field(5));
+  attrs.scalar2 = py::cast<double>(field(6));
   return attrs;
 }
 
-NodeRef as_number(py::handle object, const Op& op, Device device) {
-  if (!(op.flags & op_takes_numbers) || as_handle(object)) return {};
+NodeRef as_number(py::handle object, const Op& op, std::size_t position, Device device) {
+  if (!(op.flags & op_takes_numbers) || static_cast<std::int32_t>(position) < op.numbers_from ||
+      as_handle(object))
+    return {};
   const bool scalar = PyFloat_Check(object.ptr()) || PyLong_Check(object.ptr()) || PyBool_Check(object.ptr());
   if (!scalar) {  // an array with no axes, or a NumPy scalar
     if (!py::hasattr(object, "__array__") || !py::hasattr(object, "ndim") ||
@@ -116,7 +119,7 @@ Edge as_edge(py::handle object, const Op& op, std::size_t position) {
     if (found.ptr() != original_addgrad.ptr()) return {make_host_leaf(object), 0};
     return {NodeRef(&handle->get()), 0};
   }
-  if (NodeRef number = as_number(object, op, current_device())) return {std::move(number), 0};
+  if (NodeRef number = as_number(object, op, position, current_device())) return {std::move(number), 0};
   const std::string what = text("[", op.name, "] input ", position);
   const bool numbers =
       PyNumber_Check(object.ptr()) || PySequence_Check(object.ptr()) || py::hasattr(object, "__array__");

@@ -29,6 +29,7 @@ struct Attrs {
   bool trans_b = false;
   DType dtype = DType::f32;  // target of cast
   double scalar = 0;         // learning rate, factor: a run-time slot, never part of a plan's key
+  double scalar2 = 0;        // the second number of an op that takes two
 };
 
 inline constexpr std::int32_t all_axes = -1;

@@ -22,10 +22,12 @@ NodeRef total_grad(Node& node) {
   for (const Deferred& d : node.deferred) {
     const Edge self{NodeRef(&node), 0};
     const Value grad[] = {value_of(*d.grad)};
-    call_vjp(*d.op, inputs_with(d, self), {}, grad, d.resolved, builder,
-             [&](std::size_t i, NodeRef contribution) {
-               if (static_cast<std::int32_t>(i) == d.input) add_to(total, std::move(contribution), builder);
-             });
+    call_vjp(
+        *d.op, inputs_with(d, self), {}, grad, d.resolved, builder,
+        [&](std::size_t i, NodeRef contribution) {
+          if (static_cast<std::int32_t>(i) == d.input) add_to(total, std::move(contribution), builder);
+        },
+        Whom{d.input, false});
   }
   return total.grad;
 }
@@ -54,7 +56,7 @@ void defer(Node& consumer) {
   Node& producer = *std::exchange(d.inputs[static_cast<std::size_t>(fusion.input)], {}).node;
   for (Edge& edge :
        d.inputs)  // labels may have been computed from the producer: their values are enough, no cycle
-    if (edge.node && !is_floating(output_of(edge).spec.dtype) && output_of(edge).value)
+    if (edge.node && (edge.node->op || !is_floating(output_of(edge).spec.dtype)) && output_of(edge).value)
       edge = {make_leaf(Role::constant, output_of(edge).value.on_device()), 0};
   producer.deferred.push_back(std::move(d));
 }
@@ -67,9 +69,12 @@ void pass_deferred(Node& node, Builder& builder) {
   for (const Deferred& d : node.deferred) {
     const Small<const Edge*> inputs = inputs_with(d, node.inputs[0]);
     const Value grad[] = {value_of(*d.grad)};
-    call_vjp(*d.into, inputs, {}, grad, d.resolved, builder, [&](std::size_t i, NodeRef contribution) {
-      add_to(output_of(*inputs[i]), std::move(contribution), builder);
-    });
+    call_vjp(
+        *d.into, inputs, {}, grad, d.resolved, builder,
+        [&](std::size_t i, NodeRef contribution) {
+          add_to(output_of(*inputs[i]), std::move(contribution), builder);
+        },
+        Whom{d.input, false});
   }
 }
 

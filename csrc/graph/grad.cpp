@@ -96,20 +96,25 @@ void step(Node& node, Builder& builder) {
   }
   if (zero) return;
   const bool fused = node.ran != node.op;
-  if (fused && node.recorded) {
-    defer(node);
-    return;
-  }
+  const bool defers = fused && node.recorded;
   // The eager face has one value per node, so a gradient from an updated input would be silently wrong.
   if (!node.recorded && !values_unchanged(node))
     fail(ErrorKind::graph, "[", node.op->name,
          "] a value that its gradient needs was updated in place since this node ran.", made_at(node));
+  const Op* op = node.ran;
   Small<const Edge*> inputs = pointers(node.inputs);
-  if (fused) inputs = resolve(node).inputs;
-  call_vjp(*node.ran, inputs, outputs, grads, node.resolved, builder,
-           [&](std::size_t i, NodeRef contribution) {
-             add_to(output_of(*inputs[i]), std::move(contribution), builder);
-           });
+  if (fused) {
+    Resolution what = resolve(node);
+    inputs = std::move(what.inputs);
+    op = what.op;  // what it ran, unless the producer was assigned since
+  }
+  call_vjp(
+      *op, inputs, outputs, grads, node.resolved, builder,
+      [&](std::size_t i, NodeRef contribution) {
+        add_to(output_of(*inputs[i]), std::move(contribution), builder);
+      },
+      defers ? Whom{node.op->fuses->input} : Whom{});
+  if (defers) defer(node);
 }
 
 void backward_step(Node& node, bool record) {

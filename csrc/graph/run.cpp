@@ -71,11 +71,11 @@ bool fits(const Attrs& number, DType dtype) {
   }
 }
 
-// Bare numbers take the dtype of the first input that has one.
+// Bare numbers take the dtype of the first input that has one to lend.
 void settle_numbers(const Op& op, const Resolution& what) {
   const Node* like = nullptr;
-  for (const Edge* edge : what.inputs)
-    if (!like && edge->node->role != Role::number) like = edge->node.get();
+  for (auto i = static_cast<std::size_t>(op.numbers_from); i < what.inputs.size(); ++i)
+    if (!like && what.inputs[i]->node->role != Role::number) like = what.inputs[i]->node.get();
   const DType dtype = like ? like->output.spec.dtype : DType::f32;
   for (const Edge* edge : what.inputs) {
     Node& leaf = *edge->node;

@@ -29,16 +29,24 @@ Small<const Edge*> pointers(const std::vector<Edge>& edges);
 // Adds to a gradient, or makes it the first contribution.
 void add_to(Output& output, NodeRef contribution, Builder& builder);
 
+// Which inputs a vjp is called for: all that require a gradient, or of these only one, or all but one.
+struct Whom {
+  std::int32_t input = -1;
+  bool others = true;
+  bool operator()(std::size_t i) const { return (static_cast<std::int32_t>(i) == input) != others; }
+};
+
 // Calls a vjp; deliver(i, node) receives each contribution that is wanted.
 template <class Deliver>
 void call_vjp(const Op& op, std::span<const Edge* const> inputs, std::span<const Value> outputs,
-              std::span<const Value> grads, const Attrs& attrs, Builder& builder, const Deliver& deliver) {
+              std::span<const Value> grads, const Attrs& attrs, Builder& builder, const Deliver& deliver,
+              Whom whom = {}) {
   Small<Value> in(inputs.size()), result(inputs.size());
   Small<bool> wanted(inputs.size());
   bool any = false;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     in[i] = value_of(*inputs[i]);
-    wanted[i] = inputs[i]->node && inputs[i]->node->requires_grad;
+    wanted[i] = inputs[i]->node && inputs[i]->node->requires_grad && whom(i);
     any |= wanted[i];
   }
   if (!any) return;

@@ -1,4 +1,5 @@
-// Records of the elementwise ops of one operand: the unary list with its derivatives, cast, scale, fill_like.
+// Records of the elementwise ops of one operand: the unary list with its derivatives, and those that
+// take a number or a dtype beside it.
 #include "ops/record.h"
 
 namespace edfcore {
@@ -9,6 +10,10 @@ EDF_UNARY_OPS(EDF_UNARY_KERNELS)
 EDF_KERNEL(cast)
 EDF_KERNEL(scale)
 EDF_KERNEL(fill_like)
+EDF_KERNEL(leaky_relu)
+EDF_KERNEL(leaky_relu_grad)
+EDF_KERNEL(clip)
+EDF_KERNEL(clip_grad)
 
 namespace ops {
 
@@ -67,6 +72,17 @@ void vjp_scale(Builder& b, const VjpArgs& args) {
   if (args.wanted[0]) args.result[0] = emit(b, scale, {args.grads[0]}, with_scalar(args.attrs.scalar));
 }
 
+// Ops whose derivative is constant on either side of a kink: of (g, x) only g has a gradient.
+template <const Op& Grad>
+void vjp_kinked(Builder& b, const VjpArgs& args) {
+  if (args.wanted[0]) args.result[0] = emit(b, Grad, {args.grads[0], args.inputs[0]}, args.attrs);
+}
+
+template <const Op& Grad>
+void vjp_kinked_grad(Builder& b, const VjpArgs& args) {
+  if (args.wanted[0]) args.result[0] = emit(b, Grad, {args.grads[0], args.inputs[1]}, args.attrs);
+}
+
 void infer_fill_like(Inference& inf) {
   need_numeric(inf, 0, "x");
   inf.out[0] = inf.in[0];
@@ -119,6 +135,27 @@ const Op scale = {.name = "scale",
                   .vjp = vjp_scale,
                   .inplace = 0,
                   .flags = op_elementwise};
+
+#define EDF_DEFINE_KINKED(op)                                      \
+  const Op op = {.name = #op,                                      \
+                 .arity = 1,                                       \
+                 .infer = infer_unary,                             \
+                 .cpu = EDF_CPU_KERNEL(op##_kernel),               \
+                 .cuda = EDF_CUDA_KERNEL(op##_kernel),             \
+                 .vjp = vjp_kinked<op##_grad>,                     \
+                 .inplace = 0,                                     \
+                 .flags = op_elementwise};                         \
+  const Op op##_grad = {.name = #op "_grad",                       \
+                        .arity = 2,                                \
+                        .infer = infer_derivative,                 \
+                        .cpu = EDF_CPU_KERNEL(op##_grad_kernel),   \
+                        .cuda = EDF_CUDA_KERNEL(op##_grad_kernel), \
+                        .vjp = vjp_kinked_grad<op##_grad>,         \
+                        .inplace = 0,                              \
+                        .flags = op_elementwise | op_internal};
+EDF_DEFINE_KINKED(leaky_relu)
+EDF_DEFINE_KINKED(clip)
+#undef EDF_DEFINE_KINKED
 
 const Op fill_like = {.name = "fill_like",
                       .arity = 1,

@@ -53,6 +53,36 @@ void unary_grad2(const Launch& launch) {
   });
 }
 
+// For functors that hold numbers: y = f(x) and out = f(g, x).
+template <template <class> class F>
+void with_numbers(const Launch& launch) {
+  visit_floating(launch.out[0].dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const F<T> f(*launch.attrs);
+    const T* x = pointer<const T>(launch.in[0]);
+    T* y = pointer<T>(launch.out[0]);
+    parallel_ranges(launch.out[0].size, 4 * grain, [=](std::int64_t begin, std::int64_t end) {
+      EDF_INDEPENDENT
+      for (std::int64_t i = begin; i < end; ++i) y[i] = f(x[i]);
+    });
+  });
+}
+
+template <template <class> class F>
+void with_numbers_grad(const Launch& launch) {
+  visit_floating(launch.out[0].dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const F<T> f(*launch.attrs);
+    const T* g = pointer<const T>(launch.in[0]);
+    const T* x = pointer<const T>(launch.in[1]);
+    T* out = pointer<T>(launch.out[0]);
+    parallel_ranges(launch.out[0].size, 4 * grain, [=](std::int64_t begin, std::int64_t end) {
+      EDF_INDEPENDENT
+      for (std::int64_t i = begin; i < end; ++i) out[i] = f(g[i], x[i]);
+    });
+  });
+}
+
 // A bool is a byte of 0 or 1 that visit_numeric would take for a uint8; its own type tells them apart.
 struct Bool {
   std::uint8_t byte;
@@ -128,6 +158,11 @@ void scale_kernel(const Launch& launch) {
     });
   });
 }
+
+void leaky_relu_kernel(const Launch& launch) { with_numbers<LeakyRelu>(launch); }
+void leaky_relu_grad_kernel(const Launch& launch) { with_numbers_grad<LeakyRelu>(launch); }
+void clip_kernel(const Launch& launch) { with_numbers<Clip>(launch); }
+void clip_grad_kernel(const Launch& launch) { with_numbers_grad<Clip>(launch); }
 
 void fill_like_kernel(const Launch& launch) {
   visit_numeric(launch.out[0].dtype, [&](auto zero) {

@@ -1,5 +1,5 @@
-// Elementwise ops on a CUDA device: every functor of elementwise.h and its derivatives, cast, scale and
-// fill_like.
+// Elementwise ops of one operand on a CUDA device: every functor of elementwise.h and its derivatives, and
+// the ops that take a number or a dtype beside it.
 #include "ops/kernel_cuda.h"
 
 namespace edfcore::cuda {
@@ -71,6 +71,15 @@ struct Fill {
   __device__ T operator()(T) const { return value; }
 };
 
+// For functors that hold numbers: of (x) the value, of (g, x) the gradient.
+template <template <class> class F, int N>
+void map_with_numbers(const Launch& l) {
+  visit_floating(l.out[0].dtype, [&](auto t) {
+    using T = decltype(t);
+    map<T, T, N>(l, F<T>(*l.attrs), l.out[0], l.in);
+  });
+}
+
 template <class F, int N>
 void map_floating(const Launch& l) {
   visit_floating(l.out[0].dtype, [&](auto t) {
@@ -104,6 +113,11 @@ void scale_kernel(const Launch& l) {
     map<T, T, 1>(l, Scale<T>{static_cast<T>(l.attrs->scalar)}, l.out[0], l.in);
   });
 }
+
+void leaky_relu_kernel(const Launch& l) { map_with_numbers<LeakyRelu, 1>(l); }
+void leaky_relu_grad_kernel(const Launch& l) { map_with_numbers<LeakyRelu, 2>(l); }
+void clip_kernel(const Launch& l) { map_with_numbers<Clip, 1>(l); }
+void clip_grad_kernel(const Launch& l) { map_with_numbers<Clip, 2>(l); }
 
 void fill_like_kernel(const Launch& l) {
   visit_numeric(l.out[0].dtype, [&](auto t) {

@@ -7,12 +7,15 @@
 // clang-format off
 #define EDF_UNARY_OPS(X)                                                                        \
   X(neg, Neg, none) X(exp, Exp, y) X(log, Log, x) X(sqrt, Sqrt, y) X(square, Square, x)         \
-  X(relu, Relu, y) X(sigmoid, Sigmoid, y) X(tanh, Tanh, y) X(softplus, Softplus, x)
+  X(relu, Relu, y) X(sigmoid, Sigmoid, y) X(tanh, Tanh, y) X(softplus, Softplus, x)             \
+  X(abs, Abs, x) X(gelu, Gelu, x) X(silu, Silu, x)
 // clang-format on
 
 #ifdef EDF_ISA  // inside a kernel file: the formulas, in that file's own namespace
 
 #include <math.h>
+
+#include "core/kernel.h"
 
 namespace edfcore::EDF_ISA {
 
@@ -30,6 +33,16 @@ EDF_HD inline float sqrt_(float x) { return sqrtf(x); }
 EDF_HD inline double sqrt_(double x) { return ::sqrt(x); }
 EDF_HD inline float tanh_(float x) { return tanhf(x); }
 EDF_HD inline double tanh_(double x) { return ::tanh(x); }
+EDF_HD inline float abs_(float x) { return fabsf(x); }
+EDF_HD inline double abs_(double x) { return ::fabs(x); }
+EDF_HD inline float fma_(float a, float b, float c) { return fmaf(a, b, c); }
+EDF_HD inline double fma_(double a, double b, double c) { return ::fma(a, b, c); }
+
+// x between -bound and bound; NaN stays NaN.
+template <class T>
+EDF_HD inline T within(T x, T bound) {
+  return x < -bound ? -bound : x > bound ? bound : x;
+}
 
 // clang-format off
 struct Neg {
@@ -94,7 +107,90 @@ struct Softplus {  // the exponent is never positive, so nothing overflows
     return s * (T(1) - s);
   }
 };
+
+struct Abs {  // with derivative 0 at 0
+  template <class T> EDF_HD static T f(T x) { return abs_(x); }
+  template <class T> EDF_HD static T df(T x, T) { return x > T(0) ? T(1) : x < T(0) ? T(-1) : x - x; }
+  template <class T> EDF_HD static T d2f(T, T) { return T(0); }
+};
+
+struct Gelu {  // x P(x), where P is the normal distribution; beyond 40 its tail is 0 in every dtype
+  // e^(-x x / 2), with the rounding of x x made good: far out it would cost hundreds of units.
+  template <class T> EDF_HD static T bell(T x) {
+    const T square = x * x, lost = fma_(x, x, -square), e = exp_(T(-0.5) * square);
+    return e - e * (T(0.5) * lost);
+  }
+  // w P(-x) for x >= 0. Of floats, P(-x) e^(x x / 2) (1 + 0.35 x) is a polynomial, within 3e-8, in another
+  // variable: erfcf would lose far out what bell saves.
+  EDF_HD static float tail(float w, float x) {
+    const float r = 1.0f / (1.0f + 0.35f * x), u = 2.0f * r - 1.0f;
+    float p = -1.13851282e-4f;
+    p = p * u + 2.13968553e-4f;
+    p = p * u + 6.90080866e-4f;
+    p = p * u - 1.75433443e-3f;
+    p = p * u - 5.10875974e-3f;
+    p = p * u + 1.02338511e-2f;
+    p = p * u + 7.10989460e-2f;
+    p = p * u + 1.71495810e-1f;
+    p = p * u + 2.53244281e-1f;
+    return w * (p * r) * bell(x);
+  }
+  EDF_HD static double tail(double w, double x) { return w * (0.5 * ::erfc(x * 0.70710678118654752440)); }
+  template <class T> EDF_HD static T below(T x) { return x < T(0) ? tail(T(1), -x) : T(1) - tail(T(1), x); }
+
+  template <class T> EDF_HD static T f(T x) {
+    const T c = within(x, T(40)), t = tail(c, abs_(c));
+    return c < T(0) ? t : x - t;
+  }
+  template <class T> EDF_HD static T df(T x, T) {
+    const T c = within(x, T(40));
+    return below(c) + c * (T(0.39894228040143267794) * bell(c));
+  }
+  template <class T> EDF_HD static T d2f(T x, T) {
+    const T c = within(x, T(40));
+    return (T(2) - c * c) * (T(0.39894228040143267794) * bell(c));
+  }
+};
+
+struct Silu {  // x sigmoid(x); beyond 800 the sigmoid is 0 or 1 in every dtype
+  template <class T> EDF_HD static T f(T x) {
+    const T c = within(x, T(800));
+    const bool far = c < T(-64);  // where e^c may be too small a number for its full precision: e^(c + 32)
+    const T e = exp_(far ? c + T(32) : -abs_(c));
+    const T y = (c < T(0) ? c * e : x) / (far ? T(1) : T(1) + e);
+    return far ? y * T(1.2664165549094175723e-14) : y;
+  }
+  template <class T> EDF_HD static T df(T x, T) {
+    const T c = within(x, T(800)), s = Sigmoid::f(c);
+    return s * (T(1) + c * (T(1) - s));
+  }
+  template <class T> EDF_HD static T d2f(T x, T) {
+    const T c = within(x, T(800)), s = Sigmoid::f(c);
+    return s * (T(1) - s) * (T(2) + c * (T(1) - T(2) * s));
+  }
+};
 // clang-format on
+
+// Functors that hold what the op was asked for beside x; of (g, x) they give the gradient.
+template <class T>
+struct LeakyRelu {
+  T slope;
+  explicit LeakyRelu(const Attrs& attrs) : slope(static_cast<T>(attrs.scalar)) {}
+  EDF_HD T operator()(T x) const { return x > T(0) ? x : x * slope; }
+  EDF_HD T operator()(T g, T x) const { return x > T(0) ? g : g * slope; }
+};
+
+template <class T>
+struct Clip {  // NaN stays NaN; where the bounds cross, the upper one wins
+  T low, high;
+  explicit Clip(const Attrs& attrs)
+      : low(static_cast<T>(attrs.scalar)), high(static_cast<T>(attrs.scalar2)) {}
+  EDF_HD T operator()(T x) const {
+    const T y = x < low ? low : x;
+    return y > high ? high : y;
+  }
+  EDF_HD T operator()(T g, T x) const { return low <= x && x <= high ? g : T(0); }
+};
 
 }  // namespace edfcore::EDF_ISA
 

@@ -37,10 +37,10 @@ constexpr std::int64_t scatter_scratch(std::int64_t entries, std::int64_t rows) 
   return scatter_sorts(entries, rows) ? (256 * sort_tiles(entries) + 4 * entries) * 4 : 0;
 }
 
-// Into how many parts the inner dimension of an (m, k) by (k, n) product is split where its tiles are too
-// few.
-constexpr std::int64_t matmul_splits(std::int64_t m, std::int64_t n, std::int64_t k) {
-  const std::int64_t tiles = ((m + 63) / 64) * ((n + 63) / 64);
+// Into how many parts the inner dimension of an (m, k) by (k, n) product is split where its tiles, in all of
+// its batch, are too few.
+constexpr std::int64_t matmul_splits(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t batch = 1) {
+  const std::int64_t tiles = ((m + 63) / 64) * ((n + 63) / 64) * batch;
   if (tiles < 1 || tiles > 96) return 1;
   const std::int64_t by_tiles = 192 / tiles, by_k = k / 128;
   const std::int64_t splits = by_tiles < by_k ? by_tiles : by_k;
@@ -49,9 +49,9 @@ constexpr std::int64_t matmul_splits(std::int64_t m, std::int64_t n, std::int64_
 
 // Bytes that matmul and affine need.
 constexpr std::int64_t matmul_scratch(std::int64_t m, std::int64_t n, std::int64_t k,
-                                      std::int64_t element_size) {
-  const std::int64_t splits = matmul_splits(m, n, k);
-  return splits > 1 ? splits * m * n * element_size : 0;
+                                      std::int64_t element_size, std::int64_t batch = 1) {
+  const std::int64_t splits = matmul_splits(m, n, k, batch);
+  return splits > 1 ? splits * batch * m * n * element_size : 0;
 }
 
 }  // namespace edfcore::cuda

@@ -1,5 +1,5 @@
-// Records of the log loss, of probabilities and of scores. That of a softmax's output runs as that of its
-// scores.
+// Records of the log loss, of probabilities and of scores, for labels and for distributions over them. That
+// of a softmax's output runs as that of its scores.
 #include "ops/record.h"
 
 namespace edfcore {
@@ -7,6 +7,9 @@ namespace edfcore {
 EDF_KERNEL(log_loss)
 EDF_KERNEL(log_loss_scores)
 EDF_KERNEL(log_loss_scores_grad)
+EDF_KERNEL(log_loss_soft)
+EDF_KERNEL(log_loss_soft_grad)
+EDF_KERNEL(log_loss_soft_scores)
 
 namespace ops {
 
@@ -78,6 +81,59 @@ void vjp_log_loss_scores_grad(Builder& b, const VjpArgs& args) {
   }
 }
 
+// x (..., C) and q (..., C).
+void infer_soft(Inference& inf, const char* name) {
+  need_floating(inf, 0, name);
+  need_same_dtype(inf, 0, name, 1, "q");
+  need_same_shape(inf, 0, name, 1, "q");
+  const Shape& x = inf.in[0].shape;
+  if (x.rank() == 0) inf.shape_error(name, " has shape ", x, ": its last axis must be that of the classes.");
+  inf.out[0] = {inf.in[0].dtype, Shape({x.data(), static_cast<std::size_t>(x.rank() - 1)})};
+}
+
+void infer_log_loss_soft(Inference& inf) { infer_soft(inf, "p"); }
+void infer_log_loss_soft_scores(Inference& inf) { infer_soft(inf, "s"); }
+
+Value as_column(Builder& b, Value x) {
+  Shape column = x.spec->shape;
+  column.push_back(1);
+  return emit(b, reshape, {x}, with_shape(column));
+}
+
+void vjp_log_loss_soft(Builder& b, const VjpArgs& args) {
+  const Value g = args.grads[0], p = args.inputs[0], q = args.inputs[1];
+  if (args.wanted[0]) args.result[0] = emit(b, log_loss_soft_grad, {g, p, q});
+  if (args.wanted[1]) args.result[1] = emit(b, neg, {emit(b, mul, {as_column(b, g), emit(b, log, {p})})});
+}
+
+void infer_log_loss_soft_grad(Inference& inf) {
+  need_floating(inf, 1, "p");
+  inf.out[0] = inf.in[1];
+}
+
+// r = -g q / p
+void vjp_log_loss_soft_grad(Builder& b, const VjpArgs& args) {
+  const Value u = args.grads[0], g = args.inputs[0], p = args.inputs[1], q = args.inputs[2];
+  const Value per_p = emit(b, neg, {emit(b, div, {u, p})});
+  if (args.wanted[0]) args.result[0] = reshape_to(b, sum_last(b, emit(b, mul, {per_p, q})), g.spec->shape);
+  if (!args.wanted[1] && !args.wanted[2]) return;
+  const Value to_q = emit(b, mul, {per_p, as_column(b, g)});
+  args.result[2] = to_q;
+  if (args.wanted[1]) args.result[1] = emit(b, neg, {emit(b, div, {emit(b, mul, {to_q, q}), p})});
+}
+
+// With p = softmax(s): to s goes g (p sum(q) - q), to q goes -g ln p.
+void vjp_log_loss_soft_scores(Builder& b, const VjpArgs& args) {
+  if (!args.wanted[0] && !args.wanted[1]) return;
+  const Value g = as_column(b, args.grads[0]), s = args.inputs[0], q = args.inputs[1];
+  if (args.wanted[0]) {
+    const Value all = emit(b, mul, {emit(b, softmax, {s}), sum_last(b, q)});
+    args.result[0] = emit(b, mul, {g, emit(b, sub, {all, q})});
+  }
+  if (args.wanted[1]) args.result[1] = emit(b, neg, {emit(b, mul, {g, emit(b, log_softmax, {s})})});
+}
+
+const Fusion soft_of_softmax = {.producer = &softmax, .input = 0, .into = &log_loss_soft_scores};
 const Fusion of_softmax = {.producer = &softmax, .input = 0, .into = &log_loss_scores};
 
 }  // namespace
@@ -105,6 +161,30 @@ const Op log_loss_scores_grad = {.name = "log_loss_scores_grad",
                                  .vjp = vjp_log_loss_scores_grad,
                                  .inplace = 1,
                                  .flags = op_internal};
+
+const Op log_loss_soft = {.name = "log_loss_soft",
+                          .arity = 2,
+                          .infer = infer_log_loss_soft,
+                          .cpu = EDF_CPU_KERNEL(log_loss_soft_kernel),
+                          .cuda = EDF_CUDA_KERNEL(log_loss_soft_kernel),
+                          .vjp = vjp_log_loss_soft,
+                          .fuses = &soft_of_softmax};
+
+const Op log_loss_soft_grad = {.name = "log_loss_soft_grad",
+                               .arity = 3,
+                               .infer = infer_log_loss_soft_grad,
+                               .cpu = EDF_CPU_KERNEL(log_loss_soft_grad_kernel),
+                               .cuda = EDF_CUDA_KERNEL(log_loss_soft_grad_kernel),
+                               .vjp = vjp_log_loss_soft_grad,
+                               .inplace = 1,
+                               .flags = op_internal};
+
+const Op log_loss_soft_scores = {.name = "log_loss_soft_scores",
+                                 .arity = 2,
+                                 .infer = infer_log_loss_soft_scores,
+                                 .cpu = EDF_CPU_KERNEL(log_loss_soft_scores_kernel),
+                                 .cuda = EDF_CUDA_KERNEL(log_loss_soft_scores_kernel),
+                                 .vjp = vjp_log_loss_soft_scores};
 
 }  // namespace ops
 }  // namespace edfcore

@@ -66,4 +66,70 @@ void log_loss_scores_grad_kernel(const Launch& launch) {
   });
 }
 
+// A class of weight 0 adds nothing, however improbable: 0 ln 0 is 0.
+void log_loss_soft_kernel(const Launch& launch) {
+  const View &p = launch.in[0], &loss = launch.out[0];
+  const std::int64_t n = classes(p);
+  visit_floating(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T* from = pointer<const T>(p);
+    const T* weights = pointer<const T>(launch.in[1]);
+    T* to = pointer<T>(loss);
+    parallel_ranges(loss.size, softmax_work / (n < 1 ? 1 : n), [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const T *row = from + i * n, *q = weights + i * n;
+        to[i] = static_cast<T>(-fold<SumFold, T>(n, [=](std::int64_t c) {
+          const double term = double(q[c]) * double(log_(row[c]));
+          return q[c] == T(0) ? 0.0 : term;
+        }));
+      }
+    });
+  });
+}
+
+void log_loss_soft_grad_kernel(const Launch& launch) {
+  const View &p = launch.in[1], &out = launch.out[0];
+  const std::int64_t n = classes(p);
+  visit_floating(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T* g = pointer<const T>(launch.in[0]);
+    const T* from = pointer<const T>(p);
+    const T* weights = pointer<const T>(launch.in[2]);
+    T* to = pointer<T>(out);
+    parallel_ranges(launch.in[0].size, softmax_work / (n < 1 ? 1 : n),
+                    [=](std::int64_t begin, std::int64_t end) {
+                      for (std::int64_t i = begin; i < end; ++i) {
+                        EDF_INDEPENDENT
+                        for (std::int64_t c = i * n; c < (i + 1) * n; ++c) {
+                          const T ratio = -(g[i] * weights[c]) / from[c];
+                          to[c] = weights[c] == T(0) ? T(0) : ratio;
+                        }
+                      }
+                    });
+  });
+}
+
+void log_loss_soft_scores_kernel(const Launch& launch) {
+  const View &s = launch.in[0], &loss = launch.out[0];
+  const std::int64_t n = classes(s);
+  visit_floating(s.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T* from = pointer<const T>(s);
+    const T* weights = pointer<const T>(launch.in[1]);
+    T* to = pointer<T>(loss);
+    parallel_ranges(loss.size, softmax_work / (n < 1 ? 1 : n), [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const T *row = from + i * n, *q = weights + i * n;
+        const T top = max_of(row, n);
+        const double below = fold<SumFold, T>(n, [=](std::int64_t c) {
+          const double term = double(q[c]) * double(top - row[c]);
+          return q[c] == T(0) ? 0.0 : term;
+        });
+        const double rest = n > 0 ? sum_of(q, n) * double(log_sum_exp_below(row, n, top)) : 0.0;
+        to[i] = static_cast<T>(below + rest);
+      }
+    });
+  });
+}
+
 }  // namespace edfcore::EDF_ISA

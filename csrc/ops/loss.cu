@@ -84,6 +84,76 @@ __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
   }
 }
 
+// Of a row: the sum of exponentials, that of the weights, and that of weights by terms.
+struct Sums {
+  double exponentials, weights, terms;
+};
+
+__device__ inline Sums shuffle(Sums s, int offset) {
+  return {cuda::shuffle(s.exponentials, offset), cuda::shuffle(s.weights, offset),
+          cuda::shuffle(s.terms, offset)};
+}
+
+struct AddSums {
+  __device__ Sums operator()(Sums a, Sums b) const {
+    return {a.exponentials + b.exponentials, a.weights + b.weights, a.terms + b.terms};
+  }
+};
+
+// A class of weight 0 adds nothing, however improbable: 0 ln 0 is 0. `Lanes` neighbouring threads share a
+// row, here and below.
+template <int Lanes, class T>
+__global__ void __launch_bounds__(block_threads, roomy)
+    log_loss_soft_rows(const T* p, const T* q, T* loss, std::int64_t rows, std::int64_t cols) {
+  const std::int64_t row = thread_number() / Lanes, first = row * cols;
+  double sum = 0;
+  for (std::int64_t c = static_cast<std::int64_t>(threadIdx.x % Lanes); row < rows && c < cols; c += Lanes) {
+    const T weight = q[first + c];
+    if (weight != T(0)) sum += static_cast<double>(weight) * static_cast<double>(log_(p[first + c]));
+  }
+  sum = combine<Lanes>(sum, Plus{});
+  if (row < rows && threadIdx.x % Lanes == 0) loss[row] = static_cast<T>(-sum);
+}
+
+template <int Lanes, class T>
+__global__ void __launch_bounds__(block_threads, roomy)
+    log_loss_soft_scores_rows(const T* s, const T* q, T* loss, std::int64_t rows, std::int64_t cols) {
+  const std::int64_t row = thread_number() / Lanes, first = row * cols;
+  const std::int64_t lane = static_cast<std::int64_t>(threadIdx.x % Lanes), end = row < rows ? cols : 0;
+  T top = T(-INFINITY);
+  for (std::int64_t c = lane; c < end; c += Lanes) top = larger_number(top, s[first + c]);
+  top = combine<Lanes>(top, LargerNumber{});
+  Sums sums{0, 0, 0};
+  for (std::int64_t c = lane; c < end; c += Lanes) {
+    const T weight = q[first + c], below = top - s[first + c];
+    sums.exponentials += static_cast<double>(exp_(-below));
+    sums.weights += static_cast<double>(weight);
+    if (weight != T(0)) sums.terms += static_cast<double>(weight) * static_cast<double>(below);
+  }
+  sums = combine<Lanes>(sums, AddSums{});
+  if (end > 0 && lane == 0)
+    loss[row] = static_cast<T>(sums.terms + sums.weights * log_(sums.exponentials));
+  else if (row < rows && lane == 0)
+    loss[row] = T(0);
+}
+
+template <class T>
+__global__ void __launch_bounds__(block_threads)
+    log_loss_soft_grad_elements(const T* g, const T* p, const T* q, T* out, std::int64_t size,
+                                std::int64_t cols) {
+  const std::int64_t i = thread_number();
+  if (i >= size) return;
+  out[i] = q[i] == T(0) ? T(0) : -(g[divide(i, cols).quotient] * q[i]) / p[i];
+}
+
+// Calls body(lanes) with the number of threads for a row.
+template <class Body>
+void visit_soft_lanes(std::int64_t cols, const Body& body) {
+  if (cols <= 16) return body(std::integral_constant<int, 8>{});
+  if (cols <= 1024) return body(std::integral_constant<int, 32>{});
+  body(std::integral_constant<int, 256>{});
+}
+
 }  // namespace
 
 void log_loss_kernel(const Launch& l) {
@@ -126,6 +196,43 @@ void log_loss_scores_grad_kernel(const Launch& l) {
                                pointer<const T>(l.in[0]), pointer<const T>(s), labels_of(l.in[2]),
                                pointer<T>(out), reporter(l, 2));
     });
+  });
+}
+
+void log_loss_soft_kernel(const Launch& l) {
+  const std::int64_t rows = l.out[0].size, cols = row_size_of(l.in[0]);
+  if (rows == 0) return;
+  visit_floating(l.out[0].dtype, [&](auto t) {
+    using T = decltype(t);
+    visit_soft_lanes(cols, [&](auto lanes) {
+      constexpr int L = decltype(lanes)::value;
+      launch(log_loss_soft_rows<L, T>, blocks_for(rows, block_threads / L), block_threads, 0, l.stream,
+             pointer<const T>(l.in[0]), pointer<const T>(l.in[1]), pointer<T>(l.out[0]), rows, cols);
+    });
+  });
+}
+
+void log_loss_soft_scores_kernel(const Launch& l) {
+  const std::int64_t rows = l.out[0].size, cols = row_size_of(l.in[0]);
+  if (rows == 0) return;
+  visit_floating(l.out[0].dtype, [&](auto t) {
+    using T = decltype(t);
+    visit_soft_lanes(cols, [&](auto lanes) {
+      constexpr int L = decltype(lanes)::value;
+      launch(log_loss_soft_scores_rows<L, T>, blocks_for(rows, block_threads / L), block_threads, 0, l.stream,
+             pointer<const T>(l.in[0]), pointer<const T>(l.in[1]), pointer<T>(l.out[0]), rows, cols);
+    });
+  });
+}
+
+void log_loss_soft_grad_kernel(const Launch& l) {
+  const View& out = l.out[0];
+  if (out.size == 0) return;
+  visit_floating(out.dtype, [&](auto t) {
+    using T = decltype(t);
+    launch(log_loss_soft_grad_elements<T>, blocks_for(out.size, block_threads), block_threads, 0, l.stream,
+           pointer<const T>(l.in[0]), pointer<const T>(l.in[1]), pointer<const T>(l.in[2]), pointer<T>(out),
+           out.size, row_size_of(out));
   });
 }
 

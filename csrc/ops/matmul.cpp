@@ -1,4 +1,6 @@
-// Records of matmul, in all transposed forms, and of affine, the layer x W + b.
+// Records of matmul, in all transposed forms and of batches, and of affine, the layer x W + b.
+#include <algorithm>
+
 #include "ops/kernel_cuda.h"
 #include "ops/record.h"
 
@@ -11,18 +13,38 @@ namespace ops {
 
 namespace {
 
+const char* axis_name(const Shape& shape, bool row) {
+  return !row ? "last" : shape.rank() == 2 ? "first" : "last but one";
+}
+
 void infer_matmul(Inference& inf) {
   need_same_dtype(inf, 0, "a", 1, "b");
   need_floating(inf, 0, "a");
   const Shape &a = inf.in[0].shape, &b = inf.in[1].shape;
-  if (a.rank() != 2 || b.rank() != 2)
-    inf.shape_error("a has shape ", a, " and b has shape ", b, ": both must have 2 axes.");
+  if (a.rank() < 2 || b.rank() < 2)
+    inf.shape_error("a has shape ", a, " and b has shape ", b, ": both must have 2 axes, or more.");
   const bool ta = inf.attrs.trans_a, tb = inf.attrs.trans_b;
-  if (a[ta ? 0 : 1] != b[tb ? 1 : 0])
+  const Shape& batch = a.rank() > 2 ? a : b;
+  bool fits = a.rank() == 2 || b.rank() == 2 || a.rank() == b.rank();
+  for (int i = 0; fits && i < batch.rank() - 2; ++i) fits = b.rank() == 2 || a.rank() == 2 || a[i] == b[i];
+  if (!fits)
+    inf.shape_error("a has shape ", a, " and b has shape ", b,
+                    ": the axes before the last two must be the same, or one of them must have no others.");
+  if (a[ta ? -2 : -1] != b[tb ? -1 : -2])
     inf.shape_error("a has shape ", a, ta ? " (to be transposed)" : "", " and b has shape ", b,
-                    tb ? " (to be transposed)" : "", ": the ", ta ? "first" : "last",
-                    " axis of a must equal the ", tb ? "last" : "first", " of b.");
-  inf.out[0] = {inf.in[0].dtype, {a[ta ? 1 : 0], b[tb ? 0 : 1]}};
+                    tb ? " (to be transposed)" : "", ": the ", axis_name(a, ta), " axis of a must equal the ",
+                    axis_name(b, !tb), " of b.");
+  Shape shape = batch;
+  shape[-2] = a[ta ? -1 : -2];
+  shape[-1] = b[tb ? -2 : -1];
+  inf.out[0] = {inf.in[0].dtype, shape};
+}
+
+// Of all matrices together.
+std::int64_t rows_of(const Shape& shape) {
+  std::int64_t rows = 1;
+  for (int i = 0; i < shape.rank() - 1; ++i) rows *= shape[i];
+  return rows;
 }
 
 Value product(Builder& b, Value left, bool trans_left, Value right, bool trans_right) {
@@ -32,13 +54,30 @@ Value product(Builder& b, Value left, bool trans_left, Value right, bool trans_r
   return emit(b, matmul, {left, right}, attrs);
 }
 
+Value as_matrix(Builder& b, Value x) {
+  const Shape& shape = x.spec->shape;
+  return reshape_to(b, x, {rows_of(shape), shape[-1]});
+}
+
 // With A' and B' as they enter the product, A' gets g B'^T and B' gets A'^T g; a transposed input gets the
-// transpose.
+// transpose. An operand that a batch shares gets the sum over it: for B that is one product of all rows, if A
+// has them as rows.
 void vjp_matmul(Builder& b, const VjpArgs& args) {
-  const Value g = args.grads[0], left = args.inputs[0], right = args.inputs[1];
+  Value g = args.grads[0], left = args.inputs[0];
+  const Value right = args.inputs[1];
+  const Shape &l = left.spec->shape, &r = right.spec->shape;
   const bool ta = args.attrs.trans_a, tb = args.attrs.trans_b;
-  if (args.wanted[0]) args.result[0] = ta ? product(b, right, tb, g, true) : product(b, g, false, right, !tb);
-  if (args.wanted[1]) args.result[1] = tb ? product(b, g, true, left, ta) : product(b, left, !ta, g, false);
+  if (args.wanted[0]) {
+    const Value all = ta ? product(b, right, tb, g, true) : product(b, g, false, right, !tb);
+    args.result[0] = sum_to_shape(b, all, l);
+  }
+  if (!args.wanted[1]) return;
+  if (r.rank() == 2 && !ta) {
+    g = as_matrix(b, g);
+    left = as_matrix(b, left);
+  }
+  const Value all = tb ? product(b, g, true, left, ta) : product(b, left, !ta, g, false);
+  args.result[1] = sum_to_shape(b, all, r);
 }
 
 void infer_affine(Inference& inf) {
@@ -64,17 +103,23 @@ void vjp_affine(Builder& b, const VjpArgs& args) {
 }
 
 // On the CPU: the right operand in panels and the left one in strips, rounded up to those of any instruction
-// set.
+// set; small products of a batch need it for each of at most 64 chunks (matmul.cpu.cpp makes no more).
 std::int64_t scratch_matmul(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
                             DeviceType device) {
-  const std::int64_t rows = out[0].shape[0], columns = out[0].shape[1];
-  const std::int64_t depth = in[0].shape[attrs.trans_a ? 0 : 1], size = dtype_size(out[0].dtype);
-  if (device == DeviceType::cuda) return cuda::matmul_scratch(rows, columns, depth, size);
-  return depth * ((columns + 63) / 64 * 64 + rows + 16) * size;
+  const Shape& c = out[0].shape;
+  const bool one =
+      in[1].shape.rank() == 2 && !attrs.trans_a;  // the rows of the batch are those of one matrix
+  const std::int64_t rows = one ? rows_of(c) : c[-2], columns = c[-1];
+  const std::int64_t depth = in[0].shape[attrs.trans_a ? -2 : -1], size = dtype_size(out[0].dtype);
+  std::int64_t batch = 1;
+  for (int i = 0; !one && i < c.rank() - 2; ++i) batch *= c[i];
+  if (device == DeviceType::cuda) return cuda::matmul_scratch(rows, columns, depth, size, batch);
+  const std::int64_t each = depth * ((columns + 63) / 64 * 64 + rows + 16) * size;
+  return each * (rows * columns * depth < (1 << 18) ? std::min(batch, std::int64_t{64}) : 1);
 }
 
 std::int64_t flops_matmul(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs) {
-  return 2 * out[0].shape.size() * in[0].shape[attrs.trans_a ? 0 : 1] +
+  return 2 * out[0].shape.size() * in[0].shape[attrs.trans_a ? -2 : -1] +
          (in.size() > 2 ? out[0].shape.size() : 0);
 }
 

@@ -209,12 +209,22 @@ void multiply(const Product<T>& p, const T* bias) {
   });
 }
 
+// Product number `i` of a batch in which an operand is the same for all, or one matrix for each.
+template <class T>
+Product<T> product_of_batch(Product<T> p, bool shared_a, bool shared_b, std::int64_t i) {
+  if (!shared_a) p.a += i * p.rows * p.depth;
+  if (!shared_b) p.b += i * p.depth * p.columns;
+  p.c += i * p.rows * p.columns;
+  return p;
+}
+
 template <class T>
 void launch_product(const Launch& launch, bool trans_a, bool trans_b, const T* bias) {
   const View &a = launch.in[0], &b = launch.in[1], &c = launch.out[0];
-  Product<T> p = {c.dims[0],
-                  c.dims[1],
-                  a.dims[trans_a ? 0 : 1],
+  if (c.size == 0) return;
+  Product<T> p = {c.dims[c.rank - 2],
+                  c.dims[c.rank - 1],
+                  a.dims[a.rank - (trans_a ? 2 : 1)],
                   pointer<const T>(a),
                   pointer<const T>(b),
                   trans_a,
@@ -222,8 +232,27 @@ void launch_product(const Launch& launch, bool trans_a, bool trans_b, const T* b
                   pointer<T>(c),
                   static_cast<T*>(launch.scratch),
                   nullptr};
+  std::int64_t batch = c.size / (p.rows * p.columns);
+  if (b.rank == 2 && !trans_a) {  // the rows of the batch are those of one matrix
+    p.rows *= batch;
+    batch = 1;
+  }
+  const std::int64_t room = p.right_panel(p.panels()) - p.right + p.strips() * tile_rows * p.depth;
   p.left = p.right_panel(p.panels());
-  multiply(p, bias);
+  if (batch == 1) return multiply(p, bias);
+  const std::int64_t each_work = p.rows * p.columns * p.depth + 1;
+  const std::int64_t chunk = each_work > chunk_work                ? batch  // then each is split by itself
+                             : batch * each_work < 64 * chunk_work ? ceil_div(chunk_work, each_work)
+                                                                   : ceil_div(batch, 64);
+  const auto multiply_range = [&](std::int64_t begin, std::int64_t end) {
+    Product<T> own = p;
+    own.right += begin / chunk * room;
+    own.left += begin / chunk * room;
+    for (std::int64_t i = begin; i < end; ++i)
+      multiply(product_of_batch(own, a.rank == 2, b.rank == 2, i), bias);
+  };
+  if (chunk >= batch) return multiply_range(0, batch);
+  parallel_ranges(batch, chunk, multiply_range);
 }
 
 }  // namespace

@@ -33,7 +33,8 @@ struct Problem {
   T* c;           // (m, n), or one such for each split
   std::int64_t k_per_split;
   std::int64_t tiles_n;
-  bool wide_a, wide_b;  // rows can be read in packs of four
+  bool wide_a, wide_b;                 // rows can be read in packs of four
+  std::int64_t batch, step_a, step_b;  // from one product's operands to the next's; 0 for one they share
 };
 
 // A tile of an operand, on its way from global memory to shared memory by way of registers. `Side` is its
@@ -136,8 +137,9 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
   const std::int64_t k_begin = static_cast<std::int64_t>(blockIdx.y) * p.k_per_split;
   const std::int64_t k_end = k_begin + p.k_per_split < p.k ? k_begin + p.k_per_split : p.k;
 
-  LoadA a(p.a, m0, p.m, k_begin, TransA ? p.m : p.k);
-  LoadB b(p.b, n0, p.n, k_begin, TransB ? p.k : p.n);
+  const auto nth = static_cast<std::int64_t>(blockIdx.z);  // of the batch
+  LoadA a(p.a + nth * p.step_a, m0, p.m, k_begin, TransA ? p.m : p.k);
+  LoadB b(p.b + nth * p.step_b, n0, p.n, k_begin, TransB ? p.k : p.n);
   T acc[Tile::TM][Tile::TN];
   EDF_UNROLL
   for (int i = 0; i < Tile::TM; ++i) {
@@ -177,7 +179,7 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
     buffer ^= 1;
   }
 
-  T* c = p.c + static_cast<std::int64_t>(blockIdx.y) * p.m * p.n;
+  T* c = p.c + (static_cast<std::int64_t>(blockIdx.y) * p.batch + nth) * p.m * p.n;
   EDF_UNROLL
   for (int i = 0; i < Tile::TM; ++i) {
     const std::int64_t row = m0 + place_of<Tile::TM, threads_m>(thread_m, i);
@@ -207,11 +209,11 @@ using Tall = Tiling<128, 16, 16, 4, 2, 1>;  // few columns: classes, heads
 using Flat = Tiling<16, 128, 16, 2, 4, 1>;  // few rows: small batches
 
 template <class T, class Body>
-void visit_tiling(std::int64_t m, std::int64_t n, const Body& body) {
+void visit_tiling(std::int64_t m, std::int64_t n, std::int64_t batch, const Body& body) {
   if (n <= 16) return body(Tall{});
   if (m <= 16) return body(Flat{});
   if constexpr (sizeof(T) == 4) {
-    if (((m + 127) / 128) * ((n + 127) / 128) >= 128) return body(Large{});
+    if (((m + 127) / 128) * ((n + 127) / 128) * batch >= 128) return body(Large{});
   }
   body(Medium{});
 }
@@ -219,9 +221,17 @@ void visit_tiling(std::int64_t m, std::int64_t n, const Body& body) {
 template <class Tile, class T>
 void launch_tiles(const Launch& l, Problem<T> p, bool trans_a, bool trans_b, std::int64_t splits) {
   p.tiles_n = (p.n + Tile::N - 1) / Tile::N;
-  const dim3 grid(static_cast<unsigned>((p.m + Tile::M - 1) / Tile::M * p.tiles_n),
-                  static_cast<unsigned>(splits));
-  const auto run = [&](auto kernel) { launch(kernel, grid, block_threads, 0, l.stream, p); };
+  const auto tiles = static_cast<unsigned>((p.m + Tile::M - 1) / Tile::M * p.tiles_n);
+  const auto run = [&](auto kernel) {
+    constexpr std::int64_t most = 65535;  // blocks along z
+    for (std::int64_t left = p.batch; left > 0; left -= most) {
+      const dim3 grid(tiles, static_cast<unsigned>(splits), static_cast<unsigned>(left < most ? left : most));
+      launch(kernel, grid, block_threads, 0, l.stream, p);
+      p.a += most * p.step_a;
+      p.b += most * p.step_b;
+      p.c += most * p.m * p.n;  // more than that many are not split
+    }
+  };
   if (trans_a)
     trans_b ? run(matmul_tiles<Tile, true, true, T>) : run(matmul_tiles<Tile, true, false, T>);
   else
@@ -233,20 +243,28 @@ void product(const Launch& l, bool trans_a, bool trans_b, const T* bias) {
   const View &a = l.in[0], &b = l.in[1], &c = l.out[0];
   if (c.size == 0) return;
   Problem<T> p{};
-  p.m = c.dims[0];
-  p.n = c.dims[1];
-  p.k = a.dims[trans_a ? 0 : 1];
+  p.m = c.dims[c.rank - 2];
+  p.n = c.dims[c.rank - 1];
+  p.k = a.dims[a.rank - (trans_a ? 2 : 1)];
+  p.batch = c.size / (p.m * p.n);
+  if (b.rank == 2 && !trans_a) {  // the rows of the batch are those of one matrix
+    p.m *= p.batch;
+    p.batch = 1;
+  }
+  p.step_a = a.rank == 2 ? 0 : p.m * p.k;
+  p.step_b = b.rank == 2 ? 0 : p.k * p.n;
   p.a = pointer<const T>(a);
   p.b = pointer<const T>(b);
-  p.wide_a = aligned(a.data, 16) && a.dims[1] % 4 == 0;
-  p.wide_b = aligned(b.data, 16) && b.dims[1] % 4 == 0;
+  p.wide_a = aligned(a.data, 16) && a.dims[a.rank - 1] % 4 == 0;
+  p.wide_b = aligned(b.data, 16) && b.dims[b.rank - 1] % 4 == 0;
   // k is split where scratch for the parts was asked for.
-  const std::int64_t splits = l.scratch == nullptr ? 1 : matmul_splits(p.m, p.n, p.k);
+  const std::int64_t splits = l.scratch == nullptr ? 1 : matmul_splits(p.m, p.n, p.k, p.batch);
   p.c = splits > 1 ? static_cast<T*>(l.scratch) : pointer<T>(c);
   p.bias = splits > 1 ? nullptr : bias;
   p.k_per_split = (p.k + splits - 1) / splits;
   p.k_per_split = (p.k_per_split + 15) / 16 * 16;  // whole tiles, and packs that stay aligned
-  visit_tiling<T>(p.m, p.n, [&](auto tile) { launch_tiles<decltype(tile)>(l, p, trans_a, trans_b, splits); });
+  visit_tiling<T>(p.m, p.n, p.batch,
+                  [&](auto tile) { launch_tiles<decltype(tile)>(l, p, trans_a, trans_b, splits); });
   if (splits > 1)
     launch(sum_splits<T>, blocks_for(c.size, block_threads), block_threads, 0, l.stream,
            static_cast<const T*>(p.c), bias, pointer<T>(c), c.size, p.n, static_cast<int>(splits));

@@ -98,6 +98,7 @@ struct Op {
   std::int32_t outputs = 1;
   std::uint32_t unread =
       0;  // bit i: the kernel does not read input i, which is there for its vjp and its shape
+  std::int32_t numbers_from = 0;  // op_takes_numbers: the first input that may be a number or lend its dtype
   // Floating-point operations, for people who read plans; null: one for every element.
   std::int64_t (*flops)(std::span<const Spec> in, std::span<const Spec> out, const Attrs&) = nullptr;
 };

@@ -10,17 +10,31 @@
 // clang-format off
 #define EDF_OPS(X)                                                                                        \
   X(add) X(sub) X(mul) X(div)       /* (a, b): elementwise with NumPy broadcasting */                      \
+  X(pow) X(maximum) X(minimum)      /* (a, b): the same */                                                \
+  X(pow_partial)                    /* (g, a, b; ints = {i, j}): internal; g d^(i+j) a^b / da^i db^j */   \
+  X(greater_share)                  /* (g, a, b): internal; g where a > b, half of it where they are equal */ \
+  X(where)                          /* (condition, a, b): a where the condition is not 0, else b */       \
+  X(where_grad)                     /* (g, condition; ints = {side}): internal; g on that side, else 0 */ \
+  X(leaky_relu)                     /* (x; scalar = slope below zero) */                                  \
+  X(leaky_relu_grad)                /* (g, x; scalar): internal */                                        \
+  X(clip)                           /* (x; scalar = lower bound, scalar2 = upper bound) */                \
+  X(clip_grad)                      /* (g, x; scalar, scalar2): internal; g within the bounds, else 0 */  \
   X(cast)                           /* (x; dtype) */                                                      \
   X(scale)                          /* (x; scalar): x * scalar */                                         \
   X(fill_like)                      /* (x; scalar): internal; every element is scalar */                  \
-  X(sum) X(mean) X(max)             /* (x; ints = axes, keepdims) */                                      \
+  X(sum) X(mean) X(max) X(min)      /* (x; ints = axes, keepdims) */                                      \
+  X(var)                            /* (x; ints = axes, keepdims, scalar = ddof) */                       \
+  X(argmax)                         /* (x; ints = {axis}, keepdims): int64; the first of ties */          \
   X(max_mask)                       /* (x; ints = axes): internal; 1/ties where x is its group's maximum */ \
   X(sum_to)                         /* (x; ints = shape): internal; undoes broadcasting from shape */      \
   X(broadcast_to)                   /* (x; ints = shape) */                                               \
-  X(matmul)                         /* (a, b; trans_a, trans_b): 2-D */                                    \
+  X(matmul)                         /* (a, b; trans_a, trans_b): 2-D, or batches of such */                \
   X(affine)                         /* (x, W, b): x W + b; x is (B, I), W (I, O), b (O,) */                \
   X(reshape)                        /* (x; ints = shape, one -1 allowed) */                                \
   X(transpose)                      /* (x; ints = permutation; none given: reversed) */                    \
+  X(slice)                          /* (x; ints = {axis, start, stop, step}) */                            \
+  X(slice_grad)                     /* (g; ints = {axis, start, stop, step, n}): internal; g among zeros */ \
+  X(concat) X(stack)                /* (x, ...; ints = {axis}): along an axis, along a new one */          \
   X(gather_rows)                    /* (table, index): table[index]; index int32/int64/uint8, any shape */ \
   X(scatter_add_rows)               /* (g, index; ints = {rows}): internal; the vjp of gather_rows */      \
   X(take_along_last)                /* (x, index): x (..., C), index (...) or (..., K) */                  \
@@ -31,6 +45,9 @@
   X(log_loss)                       /* (p, y): -log p[.., y]; p (..., C), y (...) */                       \
   X(log_loss_scores)                /* (s, y): -log softmax(s)[.., y] */                                   \
   X(log_loss_scores_grad)           /* (g, s, y): internal; (softmax(s) - onehot(y)) * g[.., None] */      \
+  X(log_loss_soft)                  /* (p, q): -<q, log p>; p, q (..., C) */                                \
+  X(log_loss_soft_grad)             /* (g, p, q): internal; -g[.., None] * q / p */                        \
+  X(log_loss_soft_scores)           /* (s, q): -<q, log softmax(s)> */                                     \
   X(sgd)                            /* (p, g; scalar): p -= scalar * g, in place; skipped when status is set */
 // clang-format on
 

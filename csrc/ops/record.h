@@ -48,6 +48,22 @@ inline void need_same_shape(const Inference& inf, int i, const char* a, int j, c
   inf.shape_error(a, " has shape ", s, " and ", b, " has shape ", t, ": they must be the same.");
 }
 
+// What two shapes broadcast to, as in NumPy.
+inline Shape broadcast_shape(const Inference& inf, const char* a_name, const Shape& a, const char* b_name,
+                             const Shape& b) {
+  const int rank = a.rank() > b.rank() ? a.rank() : b.rank();
+  Shape shape;
+  for (int i = 0; i < rank; ++i) {
+    const int ia = i - (rank - a.rank()), ib = i - (rank - b.rank());
+    const std::int64_t m = ia < 0 ? 1 : a[ia], n = ib < 0 ? 1 : b[ib];
+    if (m != n && m != 1 && n != 1)
+      inf.shape_error(a_name, " has shape ", a, " and ", b_name, " has shape ", b,
+                      ": counted from the last, their axes must be equal, or one of them 1.");
+    shape.push_back(m == 1 ? n : m);
+  }
+  return shape;
+}
+
 // The shape that attrs ask for.
 inline Shape shape_of(const Attrs& attrs) {
   return Shape(std::span<const std::int64_t>(attrs.ints, static_cast<std::size_t>(attrs.n_ints)));

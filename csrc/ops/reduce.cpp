@@ -1,4 +1,8 @@
-// Records of the reductions and of their opposite: sum, mean, max, max_mask, sum_to, broadcast_to.
+// Records of the reductions and of their opposite: sum, mean, var, max, min, max_mask, sum_to,
+// broadcast_to.
+#include <algorithm>
+#include <string_view>
+
 #include "ops/kernel_cuda.h"
 #include "ops/record.h"
 
@@ -6,7 +10,9 @@ namespace edfcore {
 
 EDF_KERNEL(sum)
 EDF_KERNEL(mean)
+EDF_KERNEL(var)
 EDF_KERNEL(max)
+EDF_KERNEL(min)
 EDF_KERNEL(max_mask)
 EDF_KERNEL(sum_to)
 EDF_KERNEL(broadcast_to)
@@ -54,11 +60,18 @@ void infer_sum(Inference& inf) {
   inf.out[0] = {inf.in[0].dtype, reduced_shape(inf.in[0].shape, reduced, inf.attrs.keepdims)};
 }
 
+void infer_var(Inference& inf) {
+  if (!(inf.attrs.scalar >= 0)) inf.shape_error("ddof is ", inf.attrs.scalar, ": it must not be negative.");
+  infer_sum(inf);
+}
+
 void need_nonempty(const Inference& inf, const Axes& reduced) {
   const Shape& x = inf.in[0].shape;
   for (int i = 0; i < x.rank(); ++i)
     if (reduced[i] && x[i] == 0)
-      inf.shape_error("x has shape ", x, ": there is no maximum over axis ", i, ", which is empty.");
+      inf.shape_error("x has shape ", x, ": there is no ",
+                      inf.op.name == std::string_view("min") ? "minimum" : "maximum", " over axis ", i,
+                      ", which is empty.");
 }
 
 void infer_max(Inference& inf) {
@@ -120,12 +133,27 @@ void vjp_sum(Builder& b, const VjpArgs& args) {
   if (args.wanted[0]) args.result[0] = spread(b, args);
 }
 
-void vjp_mean(Builder& b, const VjpArgs& args) {
-  if (!args.wanted[0]) return;
+double terms_of(const VjpArgs& args) {
   double n = 1;
   for (int i = 0; i < args.attrs.n_ints; ++i)
     n *= static_cast<double>(args.inputs[0].spec->shape[static_cast<int>(args.attrs.ints[i])]);
-  args.result[0] = emit(b, scale, {spread(b, args)}, with_scalar(1 / n));
+  return n;
+}
+
+void vjp_mean(Builder& b, const VjpArgs& args) {
+  if (args.wanted[0]) args.result[0] = emit(b, scale, {spread(b, args)}, with_scalar(1 / terms_of(args)));
+}
+
+// 2 g (x - mean(x)) / (n - ddof)
+void vjp_var(Builder& b, const VjpArgs& args) {
+  if (!args.wanted[0]) return;
+  const Value x = args.inputs[0];
+  Attrs axes = args.attrs;
+  axes.keepdims = true;
+  axes.scalar = 0;
+  const Value off = emit(b, sub, {x, emit(b, mean, {x}, axes)});
+  const double terms = std::max(terms_of(args) - args.attrs.scalar, 0.0);
+  args.result[0] = emit(b, scale, {emit(b, mul, {spread(b, args), off})}, with_scalar(2 / terms));
 }
 
 void vjp_max(Builder& b, const VjpArgs& args) {
@@ -133,6 +161,14 @@ void vjp_max(Builder& b, const VjpArgs& args) {
   Attrs axes = args.attrs;
   axes.keepdims = false;
   args.result[0] = emit(b, mul, {spread(b, args), emit(b, max_mask, {args.inputs[0]}, axes)});
+}
+
+void vjp_min(Builder& b, const VjpArgs& args) {
+  if (!args.wanted[0]) return;
+  Attrs axes = args.attrs;
+  axes.keepdims = false;
+  const Value mask = emit(b, max_mask, {emit(b, neg, {args.inputs[0]})}, axes);
+  args.result[0] = emit(b, mul, {spread(b, args), mask});
 }
 
 void vjp_sum_to(Builder& b, const VjpArgs& args) {
@@ -149,6 +185,12 @@ std::int64_t scratch_reduce(std::span<const Spec> in, std::span<const Spec> out,
                             DeviceType device) {
   if (device == DeviceType::cuda) return cuda::reduce_scratch(in[0].shape.size(), out[0].shape.size());
   return 64 * 64 * 8;
+}
+
+// What var accumulates takes four times as much.
+std::int64_t scratch_var(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
+                         DeviceType device) {
+  return 4 * scratch_reduce(in, out, attrs, device);
 }
 
 }  // namespace
@@ -168,6 +210,22 @@ const Op mean = {.name = "mean",
                  .cuda = EDF_CUDA_KERNEL(mean_kernel),
                  .vjp = vjp_mean,
                  .scratch = scratch_reduce};
+
+const Op var = {.name = "var",
+                .arity = 1,
+                .infer = infer_var,
+                .cpu = EDF_CPU_KERNEL(var_kernel),
+                .cuda = EDF_CUDA_KERNEL(var_kernel),
+                .vjp = vjp_var,
+                .scratch = scratch_var};
+
+const Op min = {.name = "min",
+                .arity = 1,
+                .infer = infer_max,
+                .cpu = EDF_CPU_KERNEL(min_kernel),
+                .cuda = EDF_CUDA_KERNEL(min_kernel),
+                .vjp = vjp_min,
+                .scratch = scratch_reduce};
 
 const Op max = {.name = "max",
                 .arity = 1,

@@ -122,6 +122,52 @@ void reduce(const Launch& launch, const bool* is_reduced, const Put& put) {
       [&](std::int64_t begin, std::int64_t end) { reduce_range<Fold>(r, x, begin, end, 0, units, put); });
 }
 
+struct MinFold {  // NaN wins here, too
+  template <class T>
+  using Acc = T;
+  template <class T>
+  static T start() {
+    if constexpr (T(1) / T(2) != T(0))
+      return -MaxFold::start<T>();
+    else
+      return static_cast<T>(~MaxFold::start<T>());
+  }
+  template <class T>
+  static T join(T a, T b) {
+    return (b < a) | (b != b) ? b : a;
+  }
+};
+
+// Of some terms: how many, one of them, and the sums of the others' distances to it and of their squares.
+struct Moments {
+  double n = 0, shift = 0, sum = 0, squares = 0;
+
+  Moments() = default;
+  explicit Moments(double x) : n(1), shift(x) {}
+
+  double variance(double terms) const {
+    const double m2 = squares - sum * sum / n;
+    return (m2 < 0 ? 0 : m2) / terms;
+  }
+};
+
+struct VarFold {
+  template <class T>
+  using Acc = Moments;
+  template <class T>
+  static Moments start() {
+    return {};
+  }
+  static Moments join(Moments a, Moments b) {
+    if (a.n == 0) return b;
+    const double d = b.shift - a.shift, sum = b.sum + b.n * d;
+    a.squares += b.squares + d * (b.sum + sum);
+    a.sum += sum;
+    a.n += b.n;
+    return a;
+  }
+};
+
 void mark_axes(const Attrs& attrs, bool* is_reduced) {
   for (int i = 0; i < attrs.n_ints; ++i) is_reduced[attrs.ints[i]] = true;
 }
@@ -172,6 +218,31 @@ void max_kernel(const Launch& launch) {
     using T = decltype(zero);
     T* y = pointer<T>(launch.out[0]);
     reduce<MaxFold, T>(launch, is_reduced, [=](std::int64_t i, T acc) { y[i] = acc; });
+  });
+}
+
+void min_kernel(const Launch& launch) {
+  bool is_reduced[max_loops] = {};
+  mark_axes(*launch.attrs, is_reduced);
+  visit_numeric(launch.out[0].dtype, [&](auto zero) {
+    using T = decltype(zero);
+    T* y = pointer<T>(launch.out[0]);
+    reduce<MinFold, T>(launch, is_reduced, [=](std::int64_t i, T acc) { y[i] = acc; });
+  });
+}
+
+void var_kernel(const Launch& launch) {
+  bool is_reduced[max_loops] = {};
+  mark_axes(*launch.attrs, is_reduced);
+  double terms = 1;
+  for (int i = 0; i < launch.attrs->n_ints; ++i)
+    terms *= static_cast<double>(launch.in[0].dims[launch.attrs->ints[i]]);
+  terms = terms > launch.attrs->scalar ? terms - launch.attrs->scalar : 0;
+  visit_floating(launch.out[0].dtype, [&](auto zero) {
+    using T = decltype(zero);
+    T* y = pointer<T>(launch.out[0]);
+    reduce<VarFold, T>(launch, is_reduced,
+                       [=](std::int64_t i, Moments acc) { y[i] = static_cast<T>(acc.variance(terms)); });
   });
 }
 

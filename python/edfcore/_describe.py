@@ -17,7 +17,7 @@ else:
 
 
 class Attrs(NamedTuple):
-    """What an op is asked for beside its inputs: axes, a permutation or a shape, flags, a dtype, a number."""
+    """What an op is asked for beside its inputs: axes, a permutation or a shape, flags, a dtype, numbers."""
 
     ints: Sequence[int] | None = None
     keepdims: bool = False
@@ -25,6 +25,7 @@ class Attrs(NamedTuple):
     trans_b: bool = False
     dtype: DTypeLike | None = None
     scalar: float = 0.0
+    scalar2: float = 0.0
 
 
 # What an op function returns: the inputs, and what the op is asked for beside them.

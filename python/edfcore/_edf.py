@@ -211,6 +211,7 @@ def _weights(Phi: Any) -> tuple[Any, Any]:
 
 
 NODE_CLASSES["Affine"] = Affine
+NODE_CLASSES |= {"ConCat": NODE_CLASSES["Concat"], "Embed": NODE_CLASSES["GatherRows"]}  # as the lectures say
 _CLASS_OF_OP = {made.function.record.name: made for made in NODE_CLASSES.values()}
 
 

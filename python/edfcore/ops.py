@@ -8,9 +8,12 @@ raise ShapeError, wrong dtypes DTypeError, and labels or indices out of range Da
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from edfcore import _core
 from edfcore._describe import Attrs, Call, Operand, axes_of, ints, op
+from edfcore.errors import ShapeError
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -38,6 +41,48 @@ def mul(a: Operand, b: Operand) -> Call:
 def div(a: Operand, b: Operand) -> Call:
     """Elementwise a / b with broadcasting; x / 0 follows IEEE 754."""
     return (a, b), None
+
+
+@op
+def pow(a: Operand, b: Operand) -> Call:
+    """Elementwise a to the power b with broadcasting; NaN where a < 0 and b is no whole number.
+
+    Where b == 0 the gradient to a is 0; where a == 0 and b >= 0 the gradient to b is 0.
+    """
+    return (a, b), None
+
+
+@op
+def maximum(a: Operand, b: Operand) -> Call:
+    """Elementwise greater of a and b with broadcasting; NaN wins. Equal ones share the gradient. Also integers."""
+    return (a, b), None
+
+
+@op
+def minimum(a: Operand, b: Operand) -> Call:
+    """Elementwise smaller of a and b with broadcasting; NaN wins. Equal ones share the gradient. Also integers."""
+    return (a, b), None
+
+
+@op
+def where(condition: Operand, a: Operand, b: Operand) -> Call:
+    """Elementwise a where the condition, of integers or bools, is not 0, and b elsewhere, with broadcasting.
+
+    a and b may also be integers. Only what was taken gets a gradient.
+    """
+    return (condition, a, b), None
+
+
+@op
+def clip(x: Operand, lo: float | None = None, hi: float | None = None) -> Call:
+    """Elementwise x within two numbers, where None is no bound; hi wins over lo. NaN stays NaN.
+
+    The derivative is 1 within the bounds and at them, and 0 outside.
+    """
+    return (x,), Attrs(scalar=-_INF if lo is None else lo, scalar2=_INF if hi is None else hi)
+
+
+_INF = float("inf")
 
 
 @op
@@ -107,6 +152,30 @@ def softplus(x: Operand) -> Call:
 
 
 @op
+def abs(x: Operand) -> Call:
+    """Elementwise |x|, with derivative 0 at 0."""
+    return (x,), None
+
+
+@op
+def gelu(x: Operand) -> Call:
+    """Elementwise x P(x), where P is the distribution function of the normal distribution; no approximation."""
+    return (x,), None
+
+
+@op
+def silu(x: Operand) -> Call:
+    """Elementwise x sigmoid(x), also called swish."""
+    return (x,), None
+
+
+@op
+def leaky_relu(x: Operand, slope: float = 0.01) -> Call:
+    """Elementwise x where x > 0, and slope * x elsewhere, with derivative `slope` at 0."""
+    return (x,), Attrs(scalar=slope)
+
+
+@op
 def sum(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Call:
     """Sum over the given axes, all of them by default; 0 over none."""
     return (x,), Attrs(axes_of(axis), keepdims=keepdims)
@@ -125,6 +194,24 @@ def max(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = Fa
 
 
 @op
+def min(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Call:
+    """Minimum over the given axes, all of them by default. Ties share the gradient equally; NaN wins."""
+    return (x,), Attrs(axes_of(axis), keepdims=keepdims)
+
+
+@op
+def argmax(x: Operand, axis: int = -1, keepdims: bool = False) -> Call:
+    """Position of the maximum along an axis, int64: the first of ties, or of NaN. Also of integers."""
+    return (x,), Attrs(ints(axis), keepdims=keepdims)
+
+
+@op
+def var(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False, ddof: float = 0) -> Call:
+    """Mean squared distance to the mean over the given axes; with ddof, the sum divided by n - ddof."""
+    return (x,), Attrs(axes_of(axis), keepdims=keepdims, scalar=ddof)
+
+
+@op
 def broadcast_to(x: Operand, shape: int | Sequence[int]) -> Call:
     """x repeated to a shape, by NumPy's rules."""
     return (x,), Attrs(ints(shape))
@@ -132,7 +219,10 @@ def broadcast_to(x: Operand, shape: int | Sequence[int]) -> Call:
 
 @op
 def matmul(a: Operand, b: Operand, trans_a: bool = False, trans_b: bool = False) -> Call:
-    """Matrix product of a (I, K) and b (K, J), each transposed first where its flag says so."""
+    """Matrix product of a (..., I, K) and b (..., K, J), their last two axes swapped first where a flag says so.
+
+    The leading axes are the same, or one of the two has none and serves the whole batch.
+    """
     return (a, b), Attrs(trans_a=trans_a, trans_b=trans_b)
 
 
@@ -152,6 +242,47 @@ def reshape(x: Operand, shape: int | Sequence[int]) -> Call:
 def transpose(x: Operand, axes: Sequence[int] | None = None) -> Call:
     """Axis i of the result is axis axes[i] of x; reversed by default."""
     return (x,), Attrs([] if axes is None else ints(axes))
+
+
+@op
+def slice(x: Operand, axis: int, start: int | None = None, stop: int | None = None, step: int = 1) -> Call:
+    """Every step-th element of [start, stop) along an axis, with the bounds of x[start:stop:step]. Any dtype.
+
+    Bounds below zero count from the end; those beyond an end stop there; the step is positive.
+    """
+    return (x,), Attrs(ints([axis, 0 if start is None else start, _END if stop is None else stop, step]))
+
+
+_END = 2**63 - 1  # of any axis
+
+
+def split(x: Operand, at: int | Sequence[int], axis: int = 0) -> tuple[_core.Tensor, ...]:
+    """Slices of x between the positions `at` along an axis, or `at` equal ones.
+
+    For equal ones the size of the axis must be known, as it is of a tensor and of a node that has a value.
+    """
+    if not hasattr(at, "__iter__"):
+        parts, shape = ints(at)[0], (x if hasattr(x, "shape") else _core.Tensor(x)).shape
+        if not -len(shape) <= axis < len(shape):
+            raise ShapeError(f"[split] there is no axis {axis} in x of shape {shape}.")
+        size = shape[axis]
+        if parts < 1 or size % parts:
+            raise ShapeError(f"[split] axis {axis} of x has size {size}, which is not {parts} equal parts.")
+        at = [size // parts * i for i in range(1, parts)]
+    bounds = [0, *ints(at), _END]
+    return tuple(slice(x, axis, a, b) for a, b in pairwise(bounds))
+
+
+@op
+def concat(*xs: Operand, axis: int = 0) -> Call:
+    """The inputs one after the other along an axis; their shapes agree but for it. Any dtype."""
+    return xs, Attrs(ints(axis))
+
+
+@op
+def stack(*xs: Operand, axis: int = 0) -> Call:
+    """The inputs, all of one shape, one after the other along a new axis. Any dtype."""
+    return xs, Attrs(ints(axis))
 
 
 @op
@@ -191,6 +322,21 @@ def log_loss(p: Operand, y: Operand) -> Call:
 def log_loss_scores(s: Operand, y: Operand) -> Call:
     """-ln softmax(s)[..., y] for scores s (..., C) and labels y (...), in nats."""
     return (s, y), None
+
+
+@op
+def log_loss_soft(p: Operand, q: Operand) -> Call:
+    """-sum q ln p over the last axis, for probabilities p and a distribution over the labels q, both (..., C), in nats.
+
+    0 ln 0 is 0. Where p was computed by `softmax`, this is the log-loss of the scores.
+    """
+    return (p, q), None
+
+
+@op
+def log_loss_soft_scores(s: Operand, q: Operand) -> Call:
+    """-sum q ln softmax(s) over the last axis, for scores s and weights q, both (..., C), in nats."""
+    return (s, q), None
 
 
 @op

@@ -65,8 +65,25 @@ class _Members(Tensor):
     def __rmatmul__(self, other: Operand) -> Tensor:
         return ops.matmul(other, self)
 
+    def __pow__(self, other: Operand) -> Tensor:
+        return ops.pow(self, other)
+
+    def __rpow__(self, other: Operand) -> Tensor:
+        return ops.pow(other, self)
+
     def __neg__(self) -> Tensor:
         return ops.neg(self)
+
+    def __abs__(self) -> Tensor:
+        return ops.abs(self)
+
+    def abs(self) -> Tensor:
+        """The elements without their signs."""
+        return ops.abs(self)
+
+    def clip(self, lo: float | None = None, hi: float | None = None) -> Tensor:
+        """The elements within two numbers, where None is no bound."""
+        return ops.clip(self, lo, hi)
 
     def sum(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
         """Sum over the given axes, all of them by default."""

@@ -1,0 +1,124 @@
+// CPU kernels of slice, its gradient, concat and stack.
+#include <string.h>
+
+#include "ops/strided_cpu.h"
+
+namespace edfcore::EDF_ISA {
+
+namespace {
+
+constexpr std::int64_t work = 16384;  // elements in a chunk
+
+std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+
+// The product of dims [first, last).
+std::int64_t extent(const View& x, std::int64_t first, std::int64_t last) {
+  std::int64_t n = 1;
+  for (std::int64_t i = first; i < last; ++i) n *= x.dims[i];
+  return n;
+}
+
+// The input is cut into rows of which each gets a run in every `width` of the output, from `first` on.
+template <class T>
+void copy_rows(const T* x, std::int64_t size, std::int64_t run, T* y, std::int64_t width,
+               std::int64_t first) {
+  parallel_ranges(size, work, [=](std::int64_t begin, std::int64_t end) {
+    if (run == 1) {
+      for (std::int64_t i = begin; i < end; ++i) y[i * width + first] = x[i];
+      return;
+    }
+    while (begin < end) {
+      const std::int64_t row = begin / run, column = begin - row * run;
+      const std::int64_t count = smaller(run - column, end - begin);
+      memcpy(y + row * width + first + column, x + begin, static_cast<size_t>(count) * sizeof(T));
+      begin += count;
+    }
+  });
+}
+
+void join(const Launch& launch) {
+  const View& out = launch.out[0];
+  if (out.size == 0) return;
+  const std::int64_t rows = extent(out, 0, launch.attrs->ints[0]), width = out.size / rows;
+  visit_bits(out.dtype, [&](auto bits) {
+    using T = decltype(bits);
+    std::int64_t first = 0;
+    for (std::int32_t i = 0; i < launch.n_in; ++i) {
+      const View& x = launch.in[i];
+      const std::int64_t run = x.size / rows;
+      copy_rows(pointer<const T>(x), x.size, run, pointer<T>(out), width, first);
+      first += run;
+    }
+  });
+}
+
+// Where the terms of a slice lie in rows of `width`: every `step`th run of `inner` in [low, high).
+struct Runs {
+  std::int64_t width, inner, low, high, step, terms;
+
+  // Elements [begin, end) of the whole: those of the slice come from g, the others are 0.
+  template <class T>
+  void spread(const T* g, T* y, std::int64_t begin, std::int64_t end) const {
+    while (begin < end) {
+      const std::int64_t row = begin / width, column = begin - row * width;
+      const bool inside = low <= column && column < high;
+      const std::int64_t until = column < low ? low : inside ? high : width;
+      const std::int64_t count = smaller(until - column, end - begin), bytes = std::int64_t{sizeof(T)};
+      const T* from = g + row * terms;
+      if (!inside)
+        memset(y + begin, 0, static_cast<size_t>(count * bytes));
+      else if (step == 1)
+        memcpy(y + begin, from + (column - low), static_cast<size_t>(count * bytes));
+      else
+        for (std::int64_t i = 0; i < count; ++i) {
+          const std::int64_t at = column - low + i, run = at / inner, nth = run / step;
+          y[begin + i] = run == nth * step ? from[nth * inner + (at - run * inner)] : T(0);
+        }
+      begin += count;
+    }
+  }
+};
+
+}  // namespace
+
+void slice_kernel(const Launch& launch) {
+  const View &x = launch.in[0], &y = launch.out[0];
+  if (y.size == 0) return;
+  const std::int64_t axis = launch.attrs->ints[0], inner = extent(x, axis + 1, x.rank);
+  std::int64_t strides[max_loops], stride = 1;
+  for (int i = x.rank - 1; i >= 0; --i) {
+    strides[i] = stride;
+    stride *= x.dims[i];
+  }
+  strides[axis] *= launch.attrs->ints[3];
+  Loops<1> loops;
+  for (int i = 0; i < y.rank; ++i) loops.push(y.dims[i], {strides[i]});
+  loops.close();
+  visit_bits(y.dtype, [&](auto bits) {
+    using T = decltype(bits);
+    copy_strided(loops, pointer<const T>(x) + launch.attrs->ints[1] * inner, pointer<T>(y));
+  });
+}
+
+void slice_grad_kernel(const Launch& launch) {
+  const View &g = launch.in[0], &y = launch.out[0];
+  if (y.size == 0) return;
+  const std::int64_t* ints = launch.attrs->ints;
+  const std::int64_t axis = ints[0], inner = extent(y, axis + 1, y.rank), terms = g.dims[axis];
+  const std::int64_t low = ints[1] * inner;
+  const std::int64_t high = terms > 0 ? low + ((terms - 1) * ints[3] + 1) * inner : low;
+  const Runs runs = {ints[4] * inner, inner, low, high, ints[3], terms * inner};
+  visit_bits(y.dtype, [&](auto bits) {
+    using T = decltype(bits);
+    const T* from = pointer<const T>(g);
+    T* to = pointer<T>(y);
+    parallel_ranges(y.size, work,
+                    [=](std::int64_t begin, std::int64_t end) { runs.spread(from, to, begin, end); });
+  });
+}
+
+void concat_kernel(const Launch& launch) { join(launch); }
+
+void stack_kernel(const Launch& launch) { join(launch); }
+
+}  // namespace edfcore::EDF_ISA
