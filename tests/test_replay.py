@@ -115,10 +115,33 @@ def test_arrays_handed_out_before_stay_what_they_are(device: str) -> None:
     before, copy = loss.value, loss.value.copy()
     weights = edf.Parameters[0].value
     old = weights.copy()
-    edf.replay(loss, {x: X, y: Y})
+    edf.replay(loss, {x: X, y: Y}, batch_size=8)
     assert np.array_equal(before, copy)
     assert np.array_equal(weights, edf.Parameters[0].value), "a parameter's array shows its updates"
     assert not np.array_equal(weights, old)
+
+
+def test_what_was_written_into_parameters_counts(device: str) -> None:
+    """Through arrays that are still held, also of a parameter that the loss does not need."""
+    X, Y = examples(20)
+    found = []
+    for run in (loop, None):
+        edf.clear_compgraph()
+        edf.learning_rate = 0.1
+        graph = mlp([37, 5])
+        x, y, loss = graph
+        unused = edf.Parameter(np.ones(2))
+        held = [p.value for p in edf.Parameters]
+        for array in held:
+            array *= 0.5
+        if run is not None:
+            loop(graph, X, Y, np.arange(20), 8)
+        else:
+            edf.replay(loss, {x: X, y: Y}, batch_size=8)
+        assert np.array_equal(unused.value, [0.5, 0.5])
+        assert all(np.array_equal(a, p.value) for a, p in zip(held, edf.Parameters, strict=True))
+        found.append(parameters())
+    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
 
 
 # Errors

@@ -119,6 +119,15 @@ class Signals {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
+// What was written into arrays that stand for device memory goes there once, now: later it would undo
+// updates.
+void upload_leaves(const Program& program) {
+  for (const NodeRef& node : program.nodes)
+    for (const Edge& edge : node->inputs)
+      if (!edge.node->op && edge.node->value()) edge.node->value().on_device();
+  for (const NodeRef& parameter : program.parameters) parameter->value().on_device();
+}
+
 // Computed values and gradients are of no minibatch that anybody saw; parameters have new values.
 void forget_values(const Program& program) {
   for (const NodeRef& node : program.nodes) {
@@ -196,6 +205,7 @@ py::array replay(const py::object& comp_nodes, const py::object& parameters, con
   Tensor losses;
   {
     py::gil_scoped_release release;
+    upload_leaves(program);
     try {
       losses = run_batches(program, feeds, rows, batch_size, learning_rate);
     } catch (...) {

@@ -90,7 +90,7 @@ Tensor Runner::value(std::int32_t value) const {
   const Place& place = plan_.places[static_cast<std::size_t>(value)];
   const Spec& spec = plan_.trace.values[static_cast<std::size_t>(value)].spec;
   if (place.kind == Place::leaf)
-    return plan_.trace.values[static_cast<std::size_t>(place.offset)].leaf->value().on_device();
+    return plan_.trace.values[static_cast<std::size_t>(place.offset)].leaf->value().tensor;
   retain(arena_.buffer.get());  // the part of the arena keeps the whole
   const auto give_back = [](Buffer& part) { release(static_cast<Buffer*>(part.owner)); };
   return {spec, borrow(static_cast<std::byte*>(arena_.data()) + place.offset, spec.bytes(), arena_.device(),
@@ -102,7 +102,7 @@ void Runner::bind_leaves() {
     const auto root =
         static_cast<std::size_t>(plan_.places[static_cast<std::size_t>(value_of_view_[i])].offset);
     views_[i].data =
-        redirected_[root] ? redirected_[root] : plan_.trace.values[root].leaf->value().on_device().data();
+        redirected_[root] ? redirected_[root] : plan_.trace.values[root].leaf->value().tensor.data();
   }
 }
 

@@ -14,7 +14,8 @@ class Runner {
 
   // Runs all steps. A leaf's memory is looked up here, so leaves may get other memory between runs, of the
   // same dtype and shape. On the CPU, throws the data error that a step met, with the place where its node
-  // was made; updates that come after it have left the parameters alone.
+  // was made; updates that come after it have left the parameters alone. What was written into a leaf's
+  // mirror must be on the device already (Cell::on_device): an upload between runs would undo updates.
   void run(double learning_rate);
 
   // Reads leaf `value` from this memory instead of from the leaf's own.
