@@ -15,6 +15,8 @@ from edfcore._describe import Attrs, OpFunction
 from edfcore.errors import GraphError
 
 if TYPE_CHECKING:
+    from types import CodeType
+
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
@@ -137,17 +139,20 @@ def node_class(function: OpFunction[...]) -> type[OpNode]:
     members: dict[str, Any] = {"function": function, "__doc__": function.__doc__, "__module__": "edfcore"}
     for i, argument in enumerate(function.describe.__code__.co_varnames[: max(function.record.arity, 0)]):
         members[argument] = _InputName(i)
-    made = type(name, (OpNode,), members)
-    made.__init__ = _constructor(made)  # type: ignore[misc]
-    return made
+    if constructor := _constructor(name, function):
+        members["__init__"] = constructor
+    return type(name, (OpNode,), members)
 
 
-def _constructor(made: type[OpNode]) -> Any:
+_COMPILED: dict[str, CodeType] = {}
+
+
+def _constructor(name: str, function: OpFunction[...]) -> Any:
     """Write the constructor of an op's class: OpNode's, with the op's own arguments and no packing of them."""
-    describe, record = made.function.describe, made.function.record
+    describe, record = function.describe, function.record
     code = describe.__code__
     if code.co_flags & 0x0C:  # *args or **kwargs, as inspect, which is slow to import, would say
-        return OpNode.__init__
+        return None
     positional = code.co_varnames[: code.co_argcount]
     by_name = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
     parameters = ", ".join([*positional, "*", *by_name] if by_name else positional)
@@ -162,10 +167,12 @@ def _constructor(made: type[OpNode]) -> Any:
         "    record(self, op, inputs, attrs)\n"
         "    face.CompNodes.append(self)\n"
     )
+    if source not in _COMPILED:  # most constructors take the same arguments, and compiling is what takes time
+        _COMPILED[source] = compile(source, __file__, "exec")
     scope: dict[str, Any] = {"record": _core.record, "op": record, "describe": describe, "face": _face}
-    exec(compile(source, __file__, "exec"), scope)
+    exec(_COMPILED[source], scope)
     constructor = scope["__init__"]
-    constructor.__qualname__ = f"{made.__name__}.__init__"
+    constructor.__qualname__ = f"{name}.__init__"
     constructor.__defaults__, constructor.__kwdefaults__ = describe.__defaults__, describe.__kwdefaults__
     return constructor
 
