@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from evidence import ROOT, OutOfTimeError, Run
+from evidence import ROOT, Run
 
 CPP = ROOT / "benchmarks" / "cpp"
 
@@ -59,25 +59,10 @@ def limits(run: Run) -> dict[str, Any]:
 def peers(run: Run) -> dict[str, Any]:
     """What torch, JAX, CuPy and Triton reach, most important rows first, in two thirds of the time that is left."""
     seconds, path = run.budget.share(0.66), run.scratch / "peers.json"
-    path.unlink(missing_ok=True)
-    words = [
-        sys.executable,
-        ROOT / "benchmarks" / "peers.py",
-        "--seconds",
-        f"{seconds - 20:.0f}",
-        "--out",
-        path,
-    ]
-    note = ""
-    try:
-        done = run.command(words, seconds)
-        note = run.clean(done.output) if done.code else ""
-    except OutOfTimeError as error:
-        note = str(error)
-    if not path.exists():
-        raise RuntimeError(note or "no figures were written")
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return {**result, "note": note} if note else result
+    program = ROOT / "benchmarks" / "peers.py"
+    return run.figures(
+        [sys.executable, program, "--seconds", f"{seconds - 20:.0f}", "--out", path], path, seconds
+    )
 
 
 def hopper(run: Run) -> dict[str, Any]:

@@ -175,26 +175,11 @@ def tests(run: Run) -> dict[str, Any]:
 def timings(run: Run) -> dict[str, Any]:
     """Every kernel, timed by another process that adds to a file as it goes."""
     seconds, path = run.budget.share(0.65), run.scratch / "timings.json"
-    path.unlink(missing_ok=True)
-    words = [
-        sys.executable,
-        ROOT / "benchmarks" / "time_kernels.py",
-        "--seconds",
-        f"{seconds:.0f}",
-        "--out",
-        path,
-    ]
-    note = ""
-    try:
-        done = run.command(words + ["--quick"] * run.options.quick, seconds + 20, package=True)
-        note = run.clean(done.output) if done.code else ""
-    except OutOfTimeError as error:
-        note = str(error)
-    if not path.exists():
-        raise RuntimeError(note or "no figures were written")
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    program = ROOT / "benchmarks" / "time_kernels.py"
+    words = [sys.executable, program, "--seconds", f"{seconds:.0f}", "--out", path]
+    result = run.figures(words + ["--quick"] * run.options.quick, path, seconds + 20, package=True)
     result["clocks_after"] = ask_gpu("clocks.sm", "clocks.mem", "temperature.gpu")
-    return {**result, "note": note} if note else result
+    return result
 
 
 def sanitizer(run: Run) -> dict[str, Any]:

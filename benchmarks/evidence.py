@@ -138,6 +138,22 @@ class Run:
                 raise
         return Finished(process.returncode, output)
 
+    def figures(
+        self, words: Sequence[str | Path], path: Path, seconds: float, *, package: bool = False
+    ) -> dict[str, Any]:
+        """Run a command that adds to the JSON file `path` as it goes. What it wrote counts, even if cut short."""
+        path.unlink(missing_ok=True)
+        note = ""
+        try:
+            done = self.command(words, seconds, package=package)
+            note = self.clean(done.output) if done.code else ""
+        except OutOfTimeError as error:
+            note = str(error)
+        if not path.exists():
+            raise RuntimeError(note or "no figures were written")
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {**result, "note": note} if note else result
+
 
 def ask(*words: str) -> str:
     """What a command prints, or nothing where there is no such command."""

@@ -175,6 +175,16 @@ def test_programs_beside_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -
             section(run)
 
 
+def test_figures_of_a_program_that_is_cut_short_count(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    source = f"import time; open({str(path)!r}, 'w').write('{{\"rows\": [1]}}'); time.sleep(30)"
+    found = run.figures([sys.executable, "-c", source], path, 2.0)
+    assert found["rows"] == [1]
+    assert found["note"].startswith("stopped after 2 s")
+    with pytest.raises(RuntimeError, match="nothing here"):
+        run.figures([sys.executable, "-c", "raise SystemExit('nothing here')"], path, 20.0)
+
+
 def test_the_suite_is_found() -> None:
     names = [path.name for path in script.test_files(Path(__file__).parent)]
     assert names[0] == "test_ops.py"

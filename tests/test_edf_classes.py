@@ -384,11 +384,11 @@ def test_a_node_is_made_once_and_from_the_right_things() -> None:
     x = edf.Input(np.ones((2, 2)))
     node = edf.Relu(x)
     with pytest.raises(edf.GraphError, match="made already"):
-        node.__init__(x)  # type: ignore[misc]
+        node.__init__(x)
     for wrong in [(node,), (node, edf.ops.relu.record, [x]), (x.value, edf.ops.relu.record, (x,))]:
         with pytest.raises(TypeError):
             edf._core.record(*wrong)
     with pytest.raises(TypeError):
-        edf._core.record(edf.Relu.__new__(edf.Relu), edf.ops.relu.record, (x,), 3)  # type: ignore[arg-type]
+        edf._core.record(edf.Relu.__new__(edf.Relu), edf.ops.relu.record, (x,), 3)
     edf.Forward()
     assert np.array_equal(node.value, x.value)

@@ -239,7 +239,7 @@ def listed(program: Program, leaves: dict[str, Any], function: Callable[[Op], An
     found: list[Any] = []
 
     def listing(f: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args, **kwargs: found.append(f(*args, **kwargs)) or found[-1]  # type: ignore[func-returns-value]
+        return lambda *args, **kwargs: found.append(f(*args, **kwargs)) or found[-1]
 
     program.graph({op.name: listing(function(op)) for op in OPS}, leaves)
     return found

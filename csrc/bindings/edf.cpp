@@ -98,13 +98,6 @@ void zero_grads(const py::list& items) {
   }
 }
 
-double share_of_batch(const std::vector<std::int64_t>& shape) {
-  std::int64_t size = 1;
-  for (std::int64_t dim : shape) size *= dim;
-  if (size == 0) fail(ErrorKind::graph, "Backward: the loss has no examples (its value is empty).");
-  return shape.empty() ? 1.0 : 1.0 / static_cast<double>(shape[0]);
-}
-
 void seed_loss(py::handle loss) {
   if (Handle* handle = as_handle(loss)) {
     Node& node = handle->get();
@@ -118,7 +111,8 @@ void seed_loss(py::handle loss) {
          ", has no value yet: run Forward() first.");
   const py::array value = py::array::ensure(held);
   if (!value) throw py::error_already_set();
-  const double share = share_of_batch({value.shape(), value.shape() + value.ndim()});
+  const std::vector<std::int64_t> shape(value.shape(), value.shape() + value.ndim());
+  const double share = share_of_batch(shape);
   loss.attr("grad").attr("fill")(share);
 }
 

@@ -11,14 +11,18 @@
 namespace edfcore {
 
 Value RunningBuilder::emit(const Op& op, std::span<const Value> inputs, const Attrs& attrs) {
-  std::vector<Edge> edges;
-  edges.reserve(inputs.size());
-  for (const Value& input : inputs) edges.push_back({NodeRef(input.node), input.index});
-  NodeRef node = make_node(op, std::move(edges), attrs);
+  NodeRef node = make_node(op, edges_of(inputs), attrs);
   run(*node);
   if (!record_) forget_history(*node);
   made_.push_back(node);
   return value_of(*node);
+}
+
+std::vector<Edge> edges_of(std::span<const Value> values) {
+  std::vector<Edge> edges;
+  edges.reserve(values.size());
+  for (const Value& value : values) edges.push_back({NodeRef(value.node), value.index});
+  return edges;
 }
 
 Small<const Edge*> pointers(const std::vector<Edge>& edges) {
@@ -192,6 +196,12 @@ NodeRef filled_like(Node& node, double scalar, Builder& builder) {
   attrs.scalar = scalar;
   const Value like[] = {value_of(node)};
   return NodeRef(builder.emit(ops::fill_like, like, attrs).node);
+}
+
+double share_of_batch(std::span<const std::int64_t> shape) {
+  for (const std::int64_t dim : shape)
+    if (dim == 0) fail(ErrorKind::graph, "Backward: the loss has no examples (its value is empty).");
+  return shape.empty() ? 1.0 : 1.0 / static_cast<double>(shape[0]);
 }
 
 void sgd(std::span<Node* const> parameters, double learning_rate) {

@@ -1,6 +1,8 @@
 // The reverse walk: vjps emit ops, and what they emit is run by the same `run` as everything else.
 #pragma once
 
+#include <span>
+
 #include "graph/node.h"
 
 namespace edfcore {
@@ -32,6 +34,10 @@ void zero_grad(Node& node);
 // A leaf like the node's value, every element the same.
 NodeRef filled_like(Node& node, double scalar);
 NodeRef filled_like(Node& node, double scalar, Builder& builder);
+
+// What Backward sets the gradient of a loss of this shape to: 1/nBatch. Throws a graph error when there are
+// no examples.
+double share_of_batch(std::span<const std::int64_t> shape);
 
 // p -= learning_rate * gradient for every parameter. Checks all before it touches one.
 void sgd(std::span<Node* const> parameters, double learning_rate);

@@ -47,10 +47,7 @@ class Tracer final : public Builder {
   }
 
   Value emit(const Op& op, std::span<const Value> inputs, const Attrs& attrs) override {
-    std::vector<Edge> edges;
-    edges.reserve(inputs.size());
-    for (const Value& input : inputs) edges.push_back({NodeRef(input.node), input.index});
-    NodeRef node = make_node(op, std::move(edges), attrs);
+    NodeRef node = make_node(op, edges_of(inputs), attrs);
     node->requires_grad = false;
     add_step(*node, "");
     made_.push_back(node);
@@ -139,12 +136,6 @@ class Tracer final : public Builder {
   bool updating_ = false;
 };
 
-double share_of_batch(const Spec& loss) {
-  if (loss.shape.size() == 0)
-    fail(ErrorKind::graph, "Backward: the loss has no examples (its value is empty).");
-  return loss.shape.rank() == 0 ? 1.0 : 1.0 / static_cast<double>(loss.shape[0]);
-}
-
 }  // namespace
 
 Traced trace_program(const Program& program) {
@@ -154,7 +145,8 @@ Traced trace_program(const Program& program) {
   for (const NodeRef& parameter : program.parameters) parameters.push_back(&tracer.copy_of(parameter));
   if (program.loss) {
     Node& loss = tracer.copy_of(program.loss);
-    loss.output.grad = filled_like(loss, share_of_batch(loss.output.spec), tracer);
+    const Shape& shape = loss.output.spec.shape;
+    loss.output.grad = filled_like(loss, share_of_batch({shape.begin(), shape.end()}), tracer);
     for (std::size_t i = nodes.size(); i-- > 0;) step(*nodes[i], tracer);
     tracer.emitting_updates();
     for (Node* parameter : parameters) parameter->has_grad = true;
