@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/kernel.h"
+#include "graph_timer.h"
 #include "hopper_harness.h"
 
 namespace edfcore::rows {
@@ -39,13 +40,11 @@ inline std::string number(std::optional<double> x, const char* format = "%.2f") 
 inline std::string row;  // that is being measured: how its line begins
 constexpr char not_ok[] = "\"us\":null,\"gb_per_s\":null,\"ok\":false,\"error\":";
 
-struct Bench {
+struct Bench : hopper::GraphTimer {
   DeviceArray<float> a{arena_size}, b{arena_size}, c{arena_size};
   DeviceArray<char> scratch{scratch_bytes};
   DeviceArray<Status> status{1};
   DeviceArray<float> worst{1};
-  cudaStream_t stream = nullptr;
-  cudaEvent_t begin = nullptr, end = nullptr;
   int failures = 0;
   double seconds = 40;
   bool out_of_time = false;
@@ -55,9 +54,6 @@ struct Bench {
     EDF_CUDA(cudaGetDeviceProperties(&properties, 0));
     std::printf("{\"row\":\"device\",\"name\":\"%s\",\"multiprocessors\":%d}\n", properties.name,
                 properties.multiProcessorCount);
-    EDF_CUDA(cudaStreamCreate(&stream));
-    EDF_CUDA(cudaEventCreate(&begin));
-    EDF_CUDA(cudaEventCreate(&end));
     EDF_CUDA(cudaMemsetAsync(status.data, 0, sizeof(Status), stream));
     hopper::fill_normal<<<blocks_of(arena_size), 256, 0, stream>>>(a.data, arena_size, 1, false);
     hopper::fill_normal<<<blocks_of(arena_size), 256, 0, stream>>>(b.data, arena_size, 2, false);
@@ -72,49 +68,12 @@ struct Bench {
     return !out_of_time;
   }
 
-  // Milliseconds that the stream takes for `work`.
-  template <class Work>
-  float elapsed(const Work& work) {
-    float ms;
-    EDF_CUDA(cudaEventRecord(begin, stream));
-    work();
-    EDF_CUDA(cudaEventRecord(end, stream));
-    EDF_CUDA(cudaEventSynchronize(end));
-    EDF_CUDA(cudaEventElapsedTime(&ms, begin, end));
-    return ms;
-  }
-
   // The median of microseconds of call(k), where k goes round `sets` copies of the memory. Short calls are
   // timed several to a sample, in a graph, so that the host's part does not count.
   double time(int sets, const std::function<void(int)>& call) {
     const float first = elapsed([&] { call(sets - 1); });
     const int calls = first > 0.4f ? 1 : std::max(sets, first > 0.05f ? 4 : 16);
-    int next = 0;
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t exec = nullptr;
-    if (calls > 1) {
-      EDF_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-      for (int i = 0; i < calls; ++i) call(i % sets);
-      EDF_CUDA(cudaStreamEndCapture(stream, &graph));
-      EDF_CUDA(cudaGraphInstantiate(&exec, graph, 0));
-    }
-    const auto sample = [&] {
-      if (exec == nullptr) {
-        call(next++ % sets);
-        EDF_CUDA(cudaGetLastError());
-      } else {
-        EDF_CUDA(cudaGraphLaunch(exec, stream));
-      }
-    };
-    std::vector<double> us;
-    for (int i = 0; i < 2; ++i) sample();
-    for (int i = 0; i < (first > 3 ? 5 : 15); ++i) us.push_back(1e3 * elapsed(sample) / calls);
-    if (exec != nullptr) {
-      EDF_CUDA(cudaGraphExecDestroy(exec));
-      EDF_CUDA(cudaGraphDestroy(graph));
-    }
-    std::sort(us.begin(), us.end());
-    return us[us.size() / 2];
+    return median_us(calls, sets, 2, first > 3 ? 5 : 15, call);
   }
 
   // Calls `once`, lets `check` judge it, times call(k), and prints the row. No time where it is wrong.

@@ -17,6 +17,7 @@
 #include <optional>
 #include <string>
 
+#include "graph_timer.h"
 #include "hopper_harness.h"
 #include "ops/matmul.cu"  // the engine's
 #include "simt_plan.h"
@@ -154,12 +155,10 @@ constexpr std::int64_t most_elements = std::int64_t{8192} * 8192, most_parts = s
 std::string row;  // that is being measured: how its line begins
 constexpr char not_ok[] = "\"us\":null,\"tflops\":null,\"ok\":false";
 
-struct Bench {
+struct Bench : hopper::GraphTimer {
   DeviceArray<float> a{most_elements}, b{most_elements}, c{most_elements}, right{most_elements};
   DeviceArray<float> parts{most_parts};
   DeviceArray<Difference> difference{1};
-  cudaStream_t stream = nullptr;
-  cudaEvent_t begin = nullptr, end = nullptr;
   int failures = 0, multiprocessors = 0;
   double seconds = 60;
   bool out_of_time = false;
@@ -170,25 +169,10 @@ struct Bench {
     multiprocessors = properties.multiProcessorCount;
     std::printf("{\"row\":\"device\",\"name\":\"%s\",\"multiprocessors\":%d}\n", properties.name,
                 multiprocessors);
-    EDF_CUDA(cudaStreamCreate(&stream));
-    EDF_CUDA(cudaEventCreate(&begin));
-    EDF_CUDA(cudaEventCreate(&end));
     hopper::fill_normal<<<blocks_of(most_elements), 256, 0, stream>>>(a.data, most_elements, 1, false);
     hopper::fill_normal<<<blocks_of(most_elements), 256, 0, stream>>>(b.data, most_elements, 2, false);
     EDF_CUDA(cudaGetLastError());
     EDF_CUDA(cudaStreamSynchronize(stream));
-  }
-
-  // Milliseconds that the stream takes for `work`.
-  template <class Work>
-  float elapsed(const Work& work) {
-    float ms;
-    EDF_CUDA(cudaEventRecord(begin, stream));
-    work();
-    EDF_CUDA(cudaEventRecord(end, stream));
-    EDF_CUDA(cudaEventSynchronize(end));
-    EDF_CUDA(cudaEventElapsedTime(&ms, begin, end));
-    return ms;
   }
 
   // The median of microseconds. Short calls are timed several to a sample, in a graph, so that the host's
@@ -196,31 +180,7 @@ struct Bench {
   double time(const std::function<void()>& call, bool few) {
     const float first = elapsed(call);
     const int calls = first > 0.3f ? 1 : first > 0.06f ? 5 : 20;
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t exec = nullptr;
-    if (calls > 1) {
-      EDF_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-      for (int i = 0; i < calls; ++i) call();
-      EDF_CUDA(cudaStreamEndCapture(stream, &graph));
-      EDF_CUDA(cudaGraphInstantiate(&exec, graph, 0));
-    }
-    const auto sample = [&] {
-      if (exec == nullptr) {
-        call();
-        EDF_CUDA(cudaGetLastError());
-      } else {
-        EDF_CUDA(cudaGraphLaunch(exec, stream));
-      }
-    };
-    std::vector<double> us;
-    for (int i = 0; i < (few ? 1 : 3); ++i) sample();
-    for (int i = 0; i < (few ? 5 : 15); ++i) us.push_back(1e3 * elapsed(sample) / calls);
-    if (exec != nullptr) {
-      EDF_CUDA(cudaGraphExecDestroy(exec));
-      EDF_CUDA(cudaGraphDestroy(graph));
-    }
-    std::sort(us.begin(), us.end());
-    return us[us.size() / 2];
+    return median_us(calls, 1, few ? 1 : 3, few ? 5 : 15, [&](int) { call(); });
   }
 
   // Checks and times one variant, and prints its row. No time where it is wrong.
