@@ -52,6 +52,21 @@ class DeviceWait {
   std::optional<py::gil_scoped_release> released_;
 };
 
+// The turn of the thread that works with the session (graph/session.h), without the GIL. Throws a graph error
+// for a signal handler that would interfere with its own thread's.
+class Turn {
+ public:
+  Turn();
+  ~Turn();
+  Turn(const Turn&) = delete;
+
+ private:
+  py::gil_scoped_release release_;
+};
+void look_at_value(Node& node);  // before it is read
+void look_at_grad(Node& node);
+void poll_signals();  // without the GIL; throws what a handler raises
+
 // A plain C function for Python out of one that takes its arguments as an array: what is called for every
 // node does without a dispatcher's search through signatures. METH_FASTCALL.
 void raise_in_python() noexcept;  // in a catch block: sets Python's exception from the one that is caught
@@ -93,6 +108,7 @@ T* payload(py::handle object) {
 // handles.cpp
 const Op& as_op(py::handle object);
 Handle* as_handle(py::handle object);  // null when it is not one
+bool is_node_type(PyTypeObject* type);
 Device& current_device();
 DType graph_dtype();  // edfcore.DT
 void init_handles(py::module_& m);

@@ -44,6 +44,7 @@ TensorHandle make_tensor(py::handle data, const py::object& dtype, const py::obj
 // Floating values beside tensors take the dtype of the first of them, integers stay what they are.
 NodeRef tensor_node(py::handle object, const Node* like, const std::string& what) {
   if (Handle* handle = as_handle(object)) {
+    look_at_value(handle->get());
     if (!handle->get().value()) fail(ErrorKind::graph, what, " is a node that has no value yet.");
     return NodeRef(&handle->get());
   }
@@ -129,6 +130,7 @@ void set_grad(const TensorHandle& tensor, const py::object& grad) {
   Handle* handle = as_handle(grad);
   if (!handle)
     fail(ErrorKind::dtype, "Tensor.grad must be a Tensor or None, not a ", Py_TYPE(grad.ptr())->tp_name, ".");
+  look_at_value(handle->get());
   if (!handle->get().value()) fail(ErrorKind::graph, "Tensor.grad: the given node has no value yet.");
   if (!(handle->get().output.spec == tensor.get().output.spec))
     fail(ErrorKind::shape, "Tensor.grad of shape ", handle->get().output.spec.shape,

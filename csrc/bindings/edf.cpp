@@ -1,9 +1,15 @@
 // EDF's three calls: walks over a Python list in which nodes of ours and objects of the user's stand in any
 // order.
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <thread>
+
 #include "bindings/bindings.h"
 #include "core/error.h"
 #include "graph/grad.h"
 #include "graph/run.h"
+#include "graph/session.h"
 
 namespace edfcore {
 namespace {
@@ -21,8 +27,8 @@ const Methods& names() {
   return *instance;
 }
 
-py::object type_attribute(py::handle object, const py::object& name) {
-  PyObject* found = PyObject_GetAttr(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())), name.ptr());
+py::object attribute(py::handle object, const py::object& name) {
+  PyObject* found = PyObject_GetAttr(object.ptr(), name.ptr());
   if (!found) PyErr_Clear();
   return py::reinterpret_steal<py::object>(found);
 }
@@ -62,9 +68,42 @@ void flush(Segment& segment, const RunOne& run_one) {
   for (const NodeRef& node : nodes) run_one(*node);
 }
 
+// All of a list's nodes; false when Python has the say in one of them.
+bool all_ours(const py::list& items, std::vector<Node*>& nodes) {
+  nodes.reserve(items.size());
+  for (py::handle item : items) {
+    Node* node = own_node(item);
+    if (!node || has_host_input(*node)) return false;
+    nodes.push_back(node);
+  }
+  return true;
+}
+
+// Of a list of parameters that the engine updates; false when there is another.
+bool all_ours_to_update(const py::list& items, std::vector<Node*>& parameters) {
+  for (py::handle item : items) {
+    if (!engine_updates(item)) return false;
+    parameters.push_back(&as_handle(item)->get());
+  }
+  return true;
+}
+
+void leave_session() {
+  if (session().idle()) return;
+  const Turn turn;
+  session().settle();
+  session().leave();
+}
+
 void walk_forward(const py::object& comp_nodes) {
   // The list itself where it is one: as in Python's own loop, a node made meanwhile runs too.
   const py::list items = py::isinstance<py::list>(comp_nodes) ? py::list(comp_nodes) : list_of(comp_nodes);
+  std::vector<Node*> nodes;
+  if (all_ours(items, nodes)) {
+    const Turn turn;
+    return session().forward(nodes);
+  }
+  leave_session();
   Segment segment;
   for (std::size_t i = 0; i < items.size(); ++i) {
     const py::object item = items[i];
@@ -126,6 +165,13 @@ void walk_backward(const py::object& comp_nodes, const py::object& parameters, c
     fail(ErrorKind::graph,
          "Backward: the loss is not among CompNodes: the graph was cleared or re-bound after it was made.");
   }
+  std::vector<Node*> nodes, ours;
+  Handle* const handle = as_handle(loss);
+  if (handle && all_ours(items, nodes) && all_ours_to_update(params, ours)) {
+    const Turn turn;
+    return session().backward(nodes, ours, handle->get());
+  }
+  leave_session();
   zero_grads(items);
   zero_grads(params);
   seed_loss(loss);
@@ -150,6 +196,14 @@ void update(const py::object& parameters, const py::object& given_rate) {
   const double learning_rate = as_rate(given_rate);
   const py::list items = list_of(parameters);
   std::vector<Node*> ours;
+  if (all_ours_to_update(items, ours)) {
+    const Turn turn;
+    session().update(ours, learning_rate);
+    if (current_device().type != DeviceType::cpu) check_status(current_device());
+    return;
+  }
+  ours.clear();
+  leave_session();
   const auto flush_ours = [&] {
     const std::vector<Node*> nodes = std::exchange(ours, {});
     py::gil_scoped_release release;
@@ -172,25 +226,83 @@ void update(const py::object& parameters, const py::object& given_rate) {
 void sgd_one(const Handle& handle, const py::object& learning_rate) {
   Node* const node = &handle.get();
   const double rate = as_rate(learning_rate);
-  py::gil_scoped_release release;
+  const Turn turn;
+  session().interfere(*node);
   sgd({&node, 1}, rate);
 }
 
 }  // namespace
 
+static std::mutex turns;
+static std::atomic<std::thread::id> whose_turn;
+
+Turn::Turn() {
+  if (whose_turn.load() == std::this_thread::get_id()) {
+    // Reached from a signal handler alone, since nothing else of Python's runs within a turn.
+    py::gil_scoped_acquire gil;
+    fail(ErrorKind::graph, "a node was used by a signal handler in the middle of a step.");
+  }
+  turns.lock();
+  whose_turn = std::this_thread::get_id();
+}
+
+Turn::~Turn() {
+  whose_turn = std::thread::id();
+  turns.unlock();
+}
+
+void poll_signals() {
+  static std::atomic<std::int64_t> last{0};  // looked at now and then, not before every step of a plan
+  const std::int64_t now = std::chrono::duration_cast<std::chrono::milliseconds>(
+                               std::chrono::steady_clock::now().time_since_epoch())
+                               .count();
+  if (now - last.load(std::memory_order_relaxed) < 20) return;
+  last = now;
+  py::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+void look_at_value(Node& node) {
+  if (session().idle() && !node.elided) return;
+  const Turn turn;
+  session().look_at_value(node);
+}
+
+void look_at_grad(Node& node) {
+  if (session().idle() && !node.elided) return;
+  const Turn turn;
+  session().look_at_grad(node);
+}
+
+// What has been found out about a class holds until Python changes the class, and with that its version.
+static bool engine_runs(PyTypeObject* type) {
+  struct Known {
+    PyTypeObject* type = nullptr;
+    unsigned int version = 0;
+    bool runs = false;
+  };
+  static Known known[64];
+  Known& slot = known[reinterpret_cast<std::uintptr_t>(type) / 64 % 64];
+  const bool valid = type->tp_version_tag != 0 && PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG);
+  if (valid && slot.type == type && slot.version == type->tp_version_tag) return slot.runs;
+  const py::handle object(reinterpret_cast<PyObject*>(type));
+  const bool runs = is_node_type(type) && attribute(object, names().forward).is(originals().forward) &&
+                    attribute(object, names().backward).is(originals().backward);
+  slot = {type, type->tp_version_tag, runs};
+  return runs;
+}
+
 Node* own_node(py::handle item) {
-  Handle* handle = as_handle(item);
-  if (!handle || !handle->get().op) return nullptr;
-  if (!type_attribute(item, names().forward).is(originals().forward)) return nullptr;
-  if (!type_attribute(item, names().backward).is(originals().backward)) return nullptr;
-  const py::dict own = own_attributes(item);
-  if (own.contains(names().forward) || own.contains(names().backward)) return nullptr;
-  return &handle->get();
+  if (!engine_runs(Py_TYPE(item.ptr()))) return nullptr;
+  Node& node = as_handle(item)->get();
+  return node.op && !node.overridden ? &node : nullptr;
 }
 
 bool engine_updates(py::handle parameter) {
   Handle* handle = as_handle(parameter);
-  if (!handle || !type_attribute(parameter, names().sgd).is(originals().sgd)) return false;
+  if (!handle ||
+      !attribute(reinterpret_cast<PyObject*>(Py_TYPE(parameter.ptr())), names().sgd).is(originals().sgd))
+    return false;
   return !own_attributes(parameter).contains(names().sgd);
 }
 
@@ -211,6 +323,7 @@ py::list list_of(const py::object& items) {
 }
 
 void init_edf(py::module_& m) {
+  session().poll = poll_signals;
   const py::object node = m.attr("Node");
   originals().forward = node.attr("forward");
   originals().backward = node.attr("backward");
@@ -220,6 +333,32 @@ void init_edf(py::module_& m) {
   m.def("forward", &walk_forward, py::arg("comp_nodes"));
   m.def("backward", &walk_backward, py::arg("comp_nodes"), py::arg("parameters"), py::arg("loss"));
   m.def("sgd", &update, py::arg("parameters"), py::arg("learning_rate"));
+  m.def("leave", &leave_session, "Finishes the step that is under way and lets go of its nodes.");
+  m.def(
+      "keep_all",
+      [](bool on) {
+        leave_session();
+        session().keep_all = on;
+      },
+      py::arg("on"), "Runs every step node by node, so that all values stay.");
+  m.def(
+      "keep",
+      [](const Handle& handle) {
+        const Turn turn;
+        session().keep(handle.get());
+      },
+      py::arg("node"));
+  m.def(
+      "set_straight_runs", [](std::int64_t n) { return std::exchange(session().straight_runs, n); },
+      py::arg("n"), "How often a graph runs node by node before it is planned; returns what was set before.");
+  m.def("plan_stats", [] {
+    const PlanStats& stats = session().cache.stats;
+    py::dict result;
+    result["hits"] = stats.hits;
+    result["misses"] = stats.misses;
+    result["compiled"] = stats.compiled;
+    return result;
+  });
   m.def("sgd_one", &sgd_one, py::arg("parameter"), py::arg("learning_rate"));
 }
 

@@ -4,12 +4,17 @@
 #include "bindings/bindings.h"
 #include "core/parallel.h"
 #include "device/backend.h"
+#include "graph/session.h"
 #include "ops/cpu_features.h"
 
 namespace edfcore {
 namespace {
 
 py::dict memory_stats(const std::string& device) {
+  if (!session().idle()) {
+    const Turn turn;
+    session().finish();
+  }
   const MemoryStats stats = backend(parse_device(device)).memory_stats();
   py::dict result;
   result["bytes"] = stats.bytes;
@@ -50,7 +55,15 @@ void init_engine(py::module_& m) {
       "reset_peak_memory", [](const std::string& device) { backend(parse_device(device)).reset_peak(); },
       py::arg("device"));
   m.def(
-      "empty_cache", [](const std::string& device) { backend(parse_device(device)).empty_cache(); },
+      "empty_cache",
+      [](const std::string& device) {
+        const Turn turn;
+        session().settle();
+        session().leave();
+        session().cache.clear();
+        release_arena(parse_device(device));
+        backend(parse_device(device)).empty_cache();
+      },
       py::arg("device"));
 }
 

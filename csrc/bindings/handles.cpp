@@ -7,6 +7,7 @@
 #include "device/memory.h"
 #include "graph/grad.h"
 #include "graph/run.h"
+#include "graph/session.h"
 #include "ops/ops.h"
 
 namespace edfcore {
@@ -31,6 +32,7 @@ py::array hand_out(Cell& cell) {
 
 py::array get_value(const Handle& handle) {
   Node& node = handle.get();
+  look_at_value(node);
   if (!node.value())
     fail(ErrorKind::graph, what_is(node),
          "it has no value yet: ", node.op ? "run Forward() first." : "assign its .value first.",
@@ -44,6 +46,10 @@ bool fits_in_place(const Cell& cell, const Tensor& next) {
 
 void set_value(const Handle& handle, py::handle array) {
   Node& node = handle.get();
+  if (!session().idle()) {
+    const Turn turn;
+    node.op ? session().interfere(node) : session().change(node);
+  }
   Cell& cell = node.value();
   if (cell && (same_memory(array, cell.tensor) || same_memory(array, cell.mirror))) {
     node.assigned = node.op != nullptr;
@@ -77,7 +83,7 @@ void set_value(const Handle& handle, py::handle array) {
 // An array for a gradient of the node: broadcast to its value's shape, in its dtype, in memory of its own.
 Tensor grad_like(Node& node, py::handle array, const char* what) {
   const Spec& spec = node.output.spec;
-  const Device device = node.value().tensor.device();
+  const Device device = node.value() ? node.value().tensor.device() : node.device;
   Tensor tensor = to_tensor(array, spec.dtype, cpu_device, what_is(node) + what, true);
   if (!(tensor.spec == spec)) {
     const py::module_ numpy = py::module_::import("numpy");
@@ -95,7 +101,7 @@ Tensor grad_like(Node& node, py::handle array, const char* what) {
 }
 
 void need_value(Node& node, const char* action) {
-  if (!node.value())
+  if (!node.value() && !node.elided)
     fail(ErrorKind::graph, what_is(node), action, " before it has a value: run Forward() first.",
          made_at(node));
 }
@@ -110,6 +116,7 @@ py::array zeros_like(const Spec& spec) {
 py::array get_grad(const Handle& handle) {
   Node& node = handle.get();
   if (node.role == Role::input && node.value()) return zeros_like(node.output.spec);  // gradients stop here
+  look_at_grad(node);
   if (!node.has_grad)
     fail(ErrorKind::graph, what_is(node), "it has no gradient yet: call Backward(loss) first.",
          made_at(node));
@@ -121,6 +128,7 @@ py::array get_grad(const Handle& handle) {
 void set_grad(const Handle& handle, py::handle array) {
   Node& node = handle.get();
   if (node.role == Role::input) return;
+  look_at_grad(node);
   need_value(node, "a gradient was assigned");
   if (node.output.grad) {
     const Cell& cell = node.output.grad->value();
@@ -137,6 +145,7 @@ void set_grad(const Handle& handle, py::handle array) {
 void addgrad(const Handle& handle, py::object delta) {
   Node& node = handle.get();
   if (node.role == Role::input) return;
+  look_at_grad(node);
   need_value(node, "addgrad was called");
   bool summed = false;
   if (node.role == Role::parameter) {
@@ -152,9 +161,16 @@ void addgrad(const Handle& handle, py::object delta) {
   node.has_grad = true;
 }
 
+void interfere(const Node& node) {
+  if (session().idle()) return;
+  const Turn turn;
+  session().interfere(node);
+}
+
 void forward_one(const Handle& handle) {
   Node& node = handle.get();
   if (!node.op) return;
+  interfere(node);
   for (const Edge& edge : node.inputs)
     if (edge.node->role == Role::host) pull_value(*edge.node, node);
   py::gil_scoped_release release;
@@ -164,6 +180,7 @@ void forward_one(const Handle& handle) {
 void backward_one(const Handle& handle) {
   Node& node = handle.get();
   if (!node.op) return;
+  interfere(node);
   {
     py::gil_scoped_release release;
     backward_step(node);
@@ -185,6 +202,11 @@ Handle make_assigned(bool parameter, py::handle value) {
   return handle;
 }
 
+const Spec& spec_of(Node& node) {
+  const Spec* spec = session().spec(node);
+  return spec ? *spec : node.output.spec;
+}
+
 py::tuple shape_tuple(const Shape& shape) {
   py::tuple result(static_cast<std::size_t>(shape.rank()));
   for (int axis = 0; axis < shape.rank(); ++axis) result[static_cast<std::size_t>(axis)] = shape[axis];
@@ -202,6 +224,10 @@ const char* const unconstructed =
 Node& Handle::get() const {
   if (!node) fail(ErrorKind::graph, unconstructed);
   return *node;
+}
+
+bool is_node_type(PyTypeObject* type) {
+  return PyType_IsSubtype(type, reinterpret_cast<PyTypeObject*>(handle_type.ptr()));
 }
 
 Handle* as_handle(py::handle object) {
@@ -261,9 +287,12 @@ void init_handles(py::module_& m) {
       .def("addgrad", &addgrad, py::arg("delta"))
       .def("forward", &forward_one)
       .def("backward", &backward_one)
-      .def_property_readonly("shape", [](const Handle& h) { return shape_tuple(h.get().output.spec.shape); })
-      .def_property_readonly("has_value", [](const Handle& h) { return static_cast<bool>(h.get().value()); })
-      .def_property_readonly("dtype", [](const Handle& h) { return from_dtype(h.get().output.spec.dtype); })
+      .def_property_readonly("shape", [](const Handle& h) { return shape_tuple(spec_of(h.get()).shape); })
+      .def_property_readonly("has_value", [](const Handle& h) { return session().spec(h.get()) != nullptr; })
+      .def_property_readonly("dtype", [](const Handle& h) { return from_dtype(spec_of(h.get()).dtype); })
+      .def_property(
+          "overridden", [](const Handle& h) { return h.get().overridden; },
+          [](const Handle& h, bool on) { h.get().overridden = on; })
       .def_property_readonly("device", [](const Handle& h) { return device_name(h.get().device); })
       .def_property(
           "name", [](const Handle& h) { return h.get().name; },
@@ -287,7 +316,17 @@ void init_handles(py::module_& m) {
     for (const Op* op : ops::all()) list.append(py::cast(op, py::return_value_policy::reference));
     return list;
   });
-  m.def("live_nodes", &live_nodes, "Nodes alive in the engine, whoever holds them.");
+  m.def(
+      "live_nodes",
+      [] {
+        if (!session().idle()) {
+          const Turn turn;
+          session().settle();
+          session().leave();
+        }
+        return live_nodes();
+      },
+      "Nodes alive in the engine, whoever holds them.");
 }
 
 }  // namespace edfcore

@@ -1,6 +1,5 @@
 // Plans of EDF programs: looking at one, and running an epoch of minibatches without coming back to Python.
 #include <algorithm>
-#include <chrono>
 #include <cstddef>
 #include <map>
 
@@ -10,6 +9,7 @@
 #include "graph/execute.h"
 #include "graph/grad.h"
 #include "graph/run.h"
+#include "graph/session.h"
 #include "graph/watch.h"
 #include "ops/ops.h"
 
@@ -50,10 +50,11 @@ Program program_of(const py::object& comp_nodes, const py::object& parameters, c
 
 Plan plan_of(const py::object& comp_nodes, const py::object& parameters, const py::object& loss) {
   const Program program = program_of(comp_nodes, parameters, loss, "plan");
+  const Turn turn;
+  session().finish();
   Traced traced = trace_program(program);
   for (const NodeRef& node : program.nodes)  // without a loss, everything is looked at
-    if (!program.loss || node == program.loss)
-      traced.trace.values[static_cast<std::size_t>(traced.value_of.at(node.get()))].kept = true;
+    if (!program.loss || node == program.loss) traced.trace.keep(traced.value_of.at(node.get()));
   return compile(std::move(traced.trace));
 }
 
@@ -88,7 +89,8 @@ std::vector<Feed> feeds_of(const py::dict& given, std::int64_t& count) {
 // The plan for minibatches of one size.
 struct Batches {
   Runner runner;
-  std::int32_t index, loss;  // values
+  std::int32_t index, loss;  // slots
+  Spec losses;
 };
 
 Batches batches(Program program, const std::vector<Feed>& feeds, std::int64_t size) {
@@ -97,27 +99,18 @@ Batches batches(Program program, const std::vector<Feed>& feeds, std::int64_t si
     program.feeds[feed.input.get()] =
         make_node(ops::gather_rows, {{make_leaf(Role::constant, feed.examples), 0}, {index, 0}}, {});
   Traced traced = trace_program(program);
-  const std::int32_t loss = traced.value_of.at(program.loss.get());
-  traced.trace.values[static_cast<std::size_t>(loss)].kept = true;
+  const auto value = [&](const NodeRef& node) -> TraceValue& {
+    return traced.trace.values[static_cast<std::size_t>(traced.value_of.at(node.get()))];
+  };
+  const std::int32_t loss = traced.trace.keep(traced.value_of.at(program.loss.get()));
+  const std::int32_t rows = value(index).slot;
+  const Spec losses = value(program.loss).spec;
   // What is watched runs one by one, and finds its inputs as they were.
   const CompileOptions options{.blocks = !watch().on, .inplace = !watch().on};
-  return {Runner(compile(std::move(traced.trace), options)), traced.value_of.at(index.get()), loss};
+  Runner runner(compile(std::move(traced.trace), options));
+  runner.bind(traced.leaves);
+  return {std::move(runner), rows, loss, losses};
 }
-
-// Ctrl-C and other signals, looked at between minibatches, but not at every one.
-class Signals {
- public:
-  void poll() {
-    const auto now = std::chrono::steady_clock::now();
-    if (now - last_ < std::chrono::milliseconds(20)) return;
-    last_ = now;
-    py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  }
-
- private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
 
 // What was written into arrays that stand for device memory goes there once, now: later it would undo
 // updates.
@@ -147,7 +140,6 @@ void forget_values(const Program& program) {
 Tensor run_batches(const Program& program, const std::vector<Feed>& feeds, const Tensor& rows,
                    std::int64_t batch_size, double learning_rate) {
   std::map<std::int64_t, Batches> by_size;
-  Signals signals;
   Tensor losses;
   const Device device = rows.device();
   const std::int64_t count = rows.spec.shape[0];
@@ -157,15 +149,15 @@ Tensor run_batches(const Program& program, const std::vector<Feed>& feeds, const
     auto found = by_size.find(size);
     if (found == by_size.end()) found = by_size.emplace(size, batches(program, feeds, size)).first;
     Batches& batch = found->second;
-    const Tensor loss = batch.runner.value(batch.loss);
-    const bool single = loss.spec.shape.rank() == 0;
-    if (!single && !(loss.spec.shape == Shape{size}))
-      fail(ErrorKind::shape, "replay: the loss has shape ", loss.spec.shape, " for ", size,
+    const bool single = batch.losses.shape.rank() == 0;
+    if (!single && !(batch.losses.shape == Shape{size}))
+      fail(ErrorKind::shape, "replay: the loss has shape ", batch.losses.shape, " for ", size,
            " examples: it must have one value for each, or one in all.");
     if (!losses)
-      losses =
-          allocate({loss.spec.dtype, Shape{single ? (count + batch_size - 1) / batch_size : count}}, device);
-    batch.runner.redirect(batch.index, static_cast<std::int64_t*>(rows.data()) + begin);
+      losses = allocate({batch.losses.dtype, Shape{single ? (count + batch_size - 1) / batch_size : count}},
+                        device);
+    batch.runner.bind(batch.index, static_cast<std::int64_t*>(rows.data()) + begin);
+    batch.runner.bind(batch.loss, static_cast<std::byte*>(losses.data()) + filled);
     try {
       batch.runner.run(learning_rate);
     } catch (const Error& error) {
@@ -173,9 +165,8 @@ Tensor run_batches(const Program& program, const std::vector<Feed>& feeds, const
                   text(error.what(), " In replay, at examples ", begin, " to ", begin + size - 1,
                        " of the order: no minibatch from here on was learnt from."));
     }
-    backend(device).copy(static_cast<std::byte*>(losses.data()) + filled, loss.data(), loss.spec.bytes());
-    filled += loss.spec.bytes();
-    signals.poll();
+    filled += batch.losses.bytes();
+    poll_signals();
   }
   if (device.type == DeviceType::cpu) return losses;
   check_status(device);
@@ -204,7 +195,8 @@ py::array replay(const py::object& comp_nodes, const py::object& parameters, con
   rows = copy_to(rows, device);  // the caller's array may change meanwhile
   Tensor losses;
   {
-    py::gil_scoped_release release;
+    const Turn turn;
+    session().leave();
     upload_leaves(program);
     try {
       losses = run_batches(program, feeds, rows, batch_size, learning_rate);
@@ -229,11 +221,26 @@ void init_plans(py::module_& m) {
       .def_readonly("separate_bytes", &Plan::separate_bytes)
       .def_property_readonly("flops", &Plan::flops)
       .def_property_readonly("bytes_moved", &Plan::bytes_moved);
-  m.def("set_watch_nan", &set_watch_nan, py::arg("on"));
-  m.def("start_timing", &start_timing);
+  m.def(
+      "set_watch_nan",
+      [](bool on) {
+        const Turn turn;
+        session().finish();
+        set_watch_nan(on);
+      },
+      py::arg("on"));
+  m.def("start_timing", [] {
+    const Turn turn;
+    session().finish();
+    start_timing();
+  });
   m.def(
       "stop_timing",
       [] {
+        {
+          const Turn turn;
+          session().finish();
+        }
         py::list events;
         for (const TimedOp& timed : stop_timing())
           events.append(py::make_tuple(timed.op, timed.phase, timed.shape, timed.begin_ns, timed.length_ns));

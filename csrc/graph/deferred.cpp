@@ -14,24 +14,6 @@ Small<const Edge*> inputs_with(const Deferred& d, const Edge& own) {
   return inputs;
 }
 
-// What the consumers would have added to this node's gradient without fusion, beside what it has of its own.
-NodeRef total_grad(Node& node) {
-  RunningBuilder builder(false);
-  Output total;
-  total.grad = node.output.grad;
-  for (const Deferred& d : node.deferred) {
-    const Edge self{NodeRef(&node), 0};
-    const Value grad[] = {value_of(*d.grad)};
-    call_vjp(
-        *d.op, inputs_with(d, self), {}, grad, d.resolved, builder,
-        [&](std::size_t i, NodeRef contribution) {
-          if (static_cast<std::int32_t>(i) == d.input) add_to(total, std::move(contribution), builder);
-        },
-        Whom{d.input, false});
-  }
-  return total.grad;
-}
-
 // now - before where they differ, so that an untouched infinity adds nothing. True when anything differs.
 template <class T>
 bool difference(const Tensor& now, const Tensor& before, const Tensor& delta) {
@@ -49,6 +31,23 @@ bool difference(const Tensor& now, const Tensor& before, const Tensor& delta) {
 
 }  // namespace
 
+// What the consumers would have added to this node's gradient without fusion, beside what it has of its own.
+NodeRef total_grad(Node& node, Builder& builder) {
+  Output total;
+  total.grad = node.output.grad;
+  for (const Deferred& d : node.deferred) {
+    const Edge self{NodeRef(&node), 0};
+    const Value grad[] = {value_of(*d.grad)};
+    call_vjp(
+        *d.op, inputs_with(d, self), {}, grad, d.resolved, builder,
+        [&](std::size_t i, NodeRef contribution) {
+          if (static_cast<std::int32_t>(i) == d.input) add_to(total, std::move(contribution), builder);
+        },
+        Whom{d.input, false});
+  }
+  return total.grad;
+}
+
 void defer(Node& consumer) {
   const Fusion& fusion = *consumer.op->fuses;
   Deferred d{consumer.op,     consumer.ran,      fusion.input,
@@ -63,7 +62,8 @@ void defer(Node& consumer) {
 
 void pass_deferred(Node& node, Builder& builder) {
   if (node.assigned && !node.deferred.empty()) {  // the value is no longer what the consumer fused with
-    node.output.grad = total_grad(node);
+    RunningBuilder running(false);
+    node.output.grad = total_grad(node, running);
     node.deferred.clear();
   }
   for (const Deferred& d : node.deferred) {
@@ -82,7 +82,8 @@ const Tensor& shown_grad(Node& node) {
   if (node.shown && node.shown->own == node.output.grad && node.shown->deferred == node.deferred.size())
     return node.shown->handed_out;
   absorb_shown(node);
-  Tensor handed_out = copy_to(total_grad(node)->value().on_device(), cpu_device);
+  RunningBuilder running(false);
+  Tensor handed_out = copy_to(total_grad(node, running)->value().on_device(), cpu_device);
   Tensor before = copy_to(handed_out, cpu_device);
   node.shown = std::make_unique<Shown>(
       Shown{std::move(handed_out), std::move(before), node.output.grad, node.deferred.size()});

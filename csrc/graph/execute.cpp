@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <map>
 #include <new>
 #include <utility>
 
@@ -41,24 +42,33 @@ class Blocks {
 
 thread_local Blocks blocks;
 
+// All plans of a device take turns in one arena, which is as large as the largest of them needs.
+Tensor& shared_arena(Device device) {
+  static auto* const arenas = new std::map<std::pair<DeviceType, int>, Tensor>;  // outlive the interpreter
+  return (*arenas)[{device.type, device.index}];
+}
+
+constexpr double poll_after = 5e6;  // operations and bytes, about a millisecond of work
+
 }  // namespace
+
+void release_arena(Device device) { shared_arena(device) = {}; }
 
 Runner::Runner(Plan plan)
     : plan_(std::move(plan)),
       device_(&backend(plan_.trace.device)),
-      arena_(allocate({DType::u8, Shape{plan_.arena_bytes}}, plan_.trace.device)),
-      redirected_(plan_.trace.values.size()) {
+      bound_(plan_.trace.slots.size()),
+      at_slot_(plan_.trace.slots.size()) {
   const Trace& trace = plan_.trace;
   const bool on_cpu = trace.device.type == DeviceType::cpu;
-  auto* const base = static_cast<std::byte*>(arena_.data());
   for (const TraceStep& step : trace.steps) {
     for (const Small<std::int32_t>* values : {&step.in, &step.out}) {
       for (const std::int32_t v : *values) {
         const Place& place = plan_.places[static_cast<std::size_t>(v)];
         const Spec& spec = trace.values[static_cast<std::size_t>(v)].spec;
-        if (place.kind == Place::leaf) leaf_views_.push_back(views_.size());
-        views_.push_back({place.kind == Place::arena ? base + place.offset : nullptr, spec.shape.data(),
-                          spec.shape.rank(), spec.dtype, spec.shape.size()});
+        if (place.kind == Place::slot)
+          at_slot_[static_cast<std::size_t>(place.offset)].push_back(views_.size());
+        views_.push_back({nullptr, spec.shape.data(), spec.shape.rank(), spec.dtype, spec.shape.size()});
         value_of_view_.push_back(v);
       }
     }
@@ -69,47 +79,75 @@ Runner::Runner(Plan plan)
     const Kernel kernel = on_cpu ? cpu_kernel(step.op->cpu) : step.op->cuda;
     if (!kernel)
       fail(ErrorKind::device, "[", step.op->name, "] has no kernel for ", device_name(trace.device), ".");
-    void* const scratch = plan_.scratch[s] >= 0 ? base + plan_.scratch[s] : nullptr;
     const Launch launch{views_.data() + view,
                         views_.data() + view + step.in.size(),
                         static_cast<std::int32_t>(step.in.size()),
                         static_cast<std::int32_t>(step.out.size()),
                         &step.attrs,
-                        scratch,
+                        nullptr,
                         nullptr,
                         on_cpu ? 0 : ops::index_of(*step.written),
                         nullptr};
     steps_.push_back({plan_.views[s] ? nullptr : kernel, launch, view});
     view += step.in.size() + step.out.size();
+    if (step.scalar_is_rate) rates_.push_back(s);
   }
+  for (std::size_t slot = 0; slot < trace.slots.size(); ++slot)
+    if (trace.slots[slot].constant) bind(static_cast<std::int32_t>(slot), trace.slots[slot].constant.data());
+  settle_groups();
 }
 
-void Runner::redirect(std::int32_t value, void* data) { redirected_[static_cast<std::size_t>(value)] = data; }
-
-Tensor Runner::value(std::int32_t value) const {
-  const Place& place = plan_.places[static_cast<std::size_t>(value)];
-  const Spec& spec = plan_.trace.values[static_cast<std::size_t>(value)].spec;
-  if (place.kind == Place::leaf)
-    return plan_.trace.values[static_cast<std::size_t>(place.offset)].leaf->value().tensor;
-  retain(arena_.buffer.get());  // the part of the arena keeps the whole
-  const auto give_back = [](Buffer& part) { release(static_cast<Buffer*>(part.owner)); };
-  return {spec, borrow(static_cast<std::byte*>(arena_.data()) + place.offset, spec.bytes(), arena_.device(),
-                       give_back, arena_.buffer.get())};
-}
-
-void Runner::bind_leaves() {
-  for (const std::size_t i : leaf_views_) {
-    const auto root =
-        static_cast<std::size_t>(plan_.places[static_cast<std::size_t>(value_of_view_[i])].offset);
-    views_[i].data =
-        redirected_[root] ? redirected_[root] : plan_.trace.values[root].leaf->value().tensor.data();
+// Where phases end, and where there may be a look at signals: not after an update.
+void Runner::settle_groups() {
+  double work = 0;
+  bool updated = false;
+  for (std::size_t g = 0; g < plan_.groups.size(); ++g) {
+    const Group& group = plan_.groups[g];
+    for (std::int32_t s = group.first; s < group.last; ++s) {
+      const TraceStep& step = plan_.trace.steps[static_cast<std::size_t>(s)];
+      phase_end_[static_cast<std::size_t>(step.phase)] = g + 1;
+      updated |= (step.op->flags & op_mutates) != 0;
+    }
+    if (updated) continue;
+    if (work > poll_after) {
+      polls_.push_back(g);
+      work = 0;
+    }
+    work += plan_.work(group);
   }
+  phase_end_[1] = std::max(phase_end_[0], phase_end_[1]);
+  phase_end_[2] = plan_.groups.size();
 }
 
-void Runner::run(double learning_rate) {
-  bind_leaves();
-  for (TraceStep& step : plan_.trace.steps)
-    if (step.scalar_is_rate) step.attrs.scalar = learning_rate;
+void Runner::rebind(std::int32_t slot, void* data) {
+  bound_[static_cast<std::size_t>(slot)] = data;
+  for (const std::size_t i : at_slot_[static_cast<std::size_t>(slot)]) views_[i].data = data;
+}
+
+void Runner::bind(std::span<const NodeRef> leaves) {
+  for (std::size_t slot = 0; slot < leaves.size(); ++slot)
+    if (leaves[slot]) bind(static_cast<std::int32_t>(slot), leaves[slot]->value().tensor.data());
+}
+
+void Runner::move_to(void* arena) {
+  arena_ = arena;
+  auto* const base = static_cast<std::byte*>(arena);
+  for (std::size_t i = 0; i < views_.size(); ++i) {
+    const Place& place = plan_.places[static_cast<std::size_t>(value_of_view_[i])];
+    if (place.kind == Place::arena) views_[i].data = base + place.offset;
+  }
+  for (std::size_t s = 0; s < steps_.size(); ++s)
+    if (plan_.scratch[s] >= 0) steps_[s].launch.scratch = base + plan_.scratch[s];
+}
+
+void Runner::run(double learning_rate, Phase first, Phase last, Poll poll) {
+  Tensor& arena = shared_arena(plan_.trace.device);
+  if (!arena || arena.buffer->bytes < static_cast<std::size_t>(plan_.arena_bytes)) {
+    arena = {};
+    arena = allocate({DType::u8, Shape{plan_.arena_bytes}}, plan_.trace.device);
+  }
+  if (arena.data() != arena_) move_to(arena.data());
+  for (const std::size_t s : rates_) plan_.trace.steps[s].attrs.scalar = learning_rate;
   Status* const status = device_->status();  // of this thread
   void* const stream = device_->stream();
   if (!steps_.empty() && (steps_[0].launch.status != status || steps_[0].launch.stream != stream)) {
@@ -119,19 +157,31 @@ void Runner::run(double learning_rate) {
     }
   }
   const bool on_cpu = plan_.trace.device.type == DeviceType::cpu;
-  for (const Group& group : plan_.groups) {
-    const Step& step = steps_[static_cast<std::size_t>(group.first)];
-    if (group.blocked)
-      run_blocked(group);
-    else if (step.kernel && !watch().on)
-      step.kernel(step.launch);
-    else if (step.kernel)
-      run_watched(static_cast<std::size_t>(group.first));
+  const std::size_t begin = first == Phase::forward ? 0 : phase_end_[static_cast<std::size_t>(first) - 1];
+  const std::size_t end = phase_end_[static_cast<std::size_t>(last)];
+  auto next_poll = poll ? std::lower_bound(polls_.begin(), polls_.end(), begin) : polls_.end();
+  for (std::size_t g = begin; g < end; ++g) {
+    const Group& group = plan_.groups[g];
+    if (next_poll != polls_.end() && *next_poll == g) {
+      poll();
+      ++next_poll;
+    }
+    run_group(group);
     if (!on_cpu || status->code == Status::ok) continue;
     const Status met = device_->take_status();
     const TraceStep& traced = plan_.trace.steps[static_cast<std::size_t>(group.first)];
     fail(ErrorKind::data, status_text(*traced.written, met), traced.place);
   }
+}
+
+void Runner::run_group(const Group& group) {
+  const auto s = static_cast<std::size_t>(group.first);
+  if (group.blocked)
+    run_blocked(group);
+  else if (steps_[s].kernel && !watch().on)
+    steps_[s].kernel(steps_[s].launch);
+  else if (steps_[s].kernel)
+    run_watched(s);
 }
 
 void Runner::run_watched(std::size_t s) {

@@ -1,6 +1,7 @@
 // Running a plan again and again: kernels, places and arguments are settled once, when the runner is made.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "device/backend.h"
@@ -8,21 +9,27 @@
 
 namespace edfcore {
 
+// Called between steps of a plan, as long as stopping there leaves the parameters alone; may throw.
+using Poll = void (*)();
+
 class Runner {
  public:
-  explicit Runner(Plan plan);  // allocates the arena; throws a memory error
+  explicit Runner(Plan plan);  // throws a memory error
 
-  // Runs all steps. A leaf's memory is looked up here, so leaves may get other memory between runs, of the
-  // same dtype and shape. On the CPU, throws the data error that a step met, with the place where its node
-  // was made; updates that come after it have left the parameters alone. What was written into a leaf's
-  // mirror must be on the device already (Cell::on_device): an upload between runs would undo updates.
-  void run(double learning_rate);
+  // The memory behind a slot, of the slot's dtype and shape, until it is bound to another. What was written
+  // into a leaf's mirror must be on the device already (Cell::on_device).
+  void bind(std::int32_t slot, void* data) {
+    if (bound_[static_cast<std::size_t>(slot)] != data) rebind(slot, data);
+  }
+  // Binds the leaves among the slots to the memory that they have now.
+  void bind(std::span<const NodeRef> leaves);
 
-  // Reads leaf `value` from this memory instead of from the leaf's own.
-  void redirect(std::int32_t value, void* data);
+  // Runs the steps of these phases. What an earlier phase left for a later one stays until another plan runs
+  // on this device. On the CPU, throws the data error that a step met, with the place where its node was
+  // made; updates that come after it have left the parameters alone.
+  void run(double learning_rate, Phase first = Phase::forward, Phase last = Phase::update,
+           Poll poll = nullptr);
 
-  // A value that was kept, valid until the next run.
-  Tensor value(std::int32_t value) const;
   const Plan& plan() const { return plan_; }
 
  private:
@@ -32,18 +39,27 @@ class Runner {
     std::size_t first_view;  // its inputs and then its outputs, in views_
   };
 
-  void bind_leaves();
+  void rebind(std::int32_t slot, void* data);
+  void move_to(void* arena);
+  void settle_groups();
+  void run_group(const Group& group);
   void run_blocked(const Group& group);
   void run_watched(std::size_t s);
 
   Plan plan_;
   Backend* device_;
-  Tensor arena_;
+  void* arena_ = nullptr;
   std::vector<Step> steps_;
   std::vector<View> views_;  // of every step: inputs, then outputs
   std::vector<std::int32_t> value_of_view_;
-  std::vector<std::size_t> leaf_views_;  // in views_
-  std::vector<void*> redirected_;        // by value; null: the leaf's own memory
+  std::vector<void*> bound_;                       // by slot
+  std::vector<std::vector<std::size_t>> at_slot_;  // which views are there
+  std::vector<std::size_t> rates_;                 // steps that take the learning rate
+  std::vector<std::size_t> polls_;                 // groups before which there may be a look at signals
+  std::size_t phase_end_[3] = {};                  // in groups
 };
+
+// Gives the memory that plans on this device share back, when no runner is in the middle of one.
+void release_arena(Device device);
 
 }  // namespace edfcore

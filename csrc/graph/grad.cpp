@@ -58,11 +58,6 @@ bool values_unchanged(Node& node) {
   return inputs_unchanged(node);
 }
 
-std::uint64_t next_mark() {
-  static std::atomic<std::uint64_t> mark{0};
-  return ++mark;
-}
-
 // Everything a gradient can reach from `loss`, latest first.
 std::vector<NodeRef> reverse_tape(Node& loss) {
   const std::uint64_t mark = next_mark();
@@ -173,12 +168,15 @@ void zero_grad(Node& node) {
   node.deferred.clear();
   node.shown.reset();
   node.has_grad = true;
+  if (!node.op) node.elided = false;
 }
 
 Node& own_grad(Node& node) {
   NodeRef& grad = node.output.grad;
   if (!grad) {
-    grad = filled_like(node, 0.0);
+    Tensor zeros = allocate(node.output.spec, node.device);
+    if (zeros.spec.bytes() > 0) backend(node.device).fill(zeros.data(), 0, zeros.spec.bytes());
+    grad = make_leaf(Role::constant, std::move(zeros));
   } else if (grad->refs.load() > 1) {
     Cell& cell = grad->value();
     grad = make_leaf(Role::constant, copy_to(cell.on_device(), cell.tensor.device()));

@@ -101,6 +101,10 @@ const Tensor& Cell::on_host() {
   return mirror;
 }
 
+bool Cell::held() const {
+  return tensor && (!tensor.buffer->unique() || (mirror && !mirror.buffer->unique()));
+}
+
 void Cell::set(Tensor t) {
   tensor = std::move(t);
   mirror = {};
@@ -171,6 +175,11 @@ void forget_history(Node& node) {
 std::string made_at(const Node& node) {
   if (!node.site.code || !site_hooks().describe) return "";
   return " Node made at " + site_hooks().describe(node.site) + ".";
+}
+
+std::uint64_t next_mark() {
+  static std::atomic<std::uint64_t> mark{0};
+  return ++mark;
 }
 
 std::int64_t live_nodes() { return nodes_alive.load(std::memory_order_relaxed); }

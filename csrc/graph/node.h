@@ -64,7 +64,8 @@ struct Cell {
   const Tensor& on_device();  // the tensor, after uploading a mirror
   const Tensor& on_host();    // the memory to hand out
   void set(Tensor t);
-  void updated();  // the tensor was written in place: a mirror that somebody holds follows
+  bool held() const;  // somebody else has its memory, or its mirror, and may write it
+  void updated();     // the tensor was written in place: a mirror that somebody holds follows
 };
 
 struct Output {
@@ -101,8 +102,13 @@ struct Node {
   bool requires_grad = false;  // a gradient is to reach it
   bool assigned = false;       // its value was set by hand since it last ran
   bool has_grad = false;       // a backward pass has reached or zeroed it; a null gradient then means zero
+  bool overridden = false;     // its object has methods of its own
+  bool keep = false;           // plans are to keep its value and its gradient
+  bool elided = false;         // a plan has done without its value and its gradient, where it has none
   std::uint64_t serial = 0;
-  std::uint64_t mark = 0;  // the last walk that visited it
+  std::uint64_t mark = 0;      // the last walk that visited it
+  std::uint64_t plans = 0;     // the plans that its list belongs to (graph/session.h)
+  std::int32_t position = -1;  // its place in the list
   Device device;
   const Op* op = nullptr;
   const Op* ran = nullptr;  // what the last run used: `op`, or what it fuses into
@@ -142,5 +148,6 @@ void forget_history(Node& node);
 std::string made_at(const Node& node);
 
 std::int64_t live_nodes();
+std::uint64_t next_mark();  // for a new walk
 
 }  // namespace edfcore

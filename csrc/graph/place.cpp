@@ -99,7 +99,8 @@ void place(Plan& plan, bool inplace) {
       const TraceStep& step = trace.steps[static_cast<std::size_t>(s)];
       group_of[static_cast<std::size_t>(s)] = static_cast<std::int32_t>(g);
       const bool mutates = (step.op->flags & op_mutates) != 0;
-      const bool view = (step.op->flags & op_view) && !value(life(step.in[0]).root).leaf;
+      const bool outside = value(life(step.in[0]).root).slot >= 0 || value(step.out[0]).slot >= 0;
+      const bool view = (step.op->flags & op_view) && !outside;
       plan.views[static_cast<std::size_t>(s)] = view;
       if (mutates || view) life(step.out[0]).root = life(step.in[0]).root;
     }
@@ -123,10 +124,9 @@ void place(Plan& plan, bool inplace) {
     }
   }
   for (std::size_t v = 0; v < n; ++v)
-    if (trace.values[v].kept) {
-      Life& l = lives[static_cast<std::size_t>(lives[v].root)];
-      l.escapes = true;
-      l.last_step = forever;
+    if (trace.values[v].slot >= 0) {
+      lives[v].escapes = true;
+      lives[v].last_step = forever;
     }
 
   Arena arena;
@@ -150,6 +150,7 @@ void place(Plan& plan, bool inplace) {
           continue;
         }
         plan.separate_bytes += rounded(bytes_of(v));
+        if (value(v).slot >= 0) continue;
         Place chosen{Place::arena, -1};
         const std::int32_t from = inplace && step.op->inplace >= 0
                                       ? life(step.in[static_cast<std::size_t>(step.op->inplace)]).root
@@ -186,10 +187,8 @@ void place(Plan& plan, bool inplace) {
   }
   for (std::size_t v = 0; v < n; ++v) {
     const std::int32_t root = lives[v].root;
-    if (trace.values[static_cast<std::size_t>(root)].leaf)
-      plan.places[v] = {Place::leaf, root};
-    else
-      plan.places[v] = plan.places[static_cast<std::size_t>(root)];
+    const std::int32_t slot = trace.values[static_cast<std::size_t>(root)].slot;
+    plan.places[v] = slot >= 0 ? Place{Place::slot, slot} : plan.places[static_cast<std::size_t>(root)];
   }
   plan.arena_bytes = arena.size();
 }

@@ -50,14 +50,24 @@ std::int64_t flops_of(const Plan& plan, const TraceStep& step) {
   return most;
 }
 
+std::string where(const Plan& plan, const Place& place) {
+  switch (place.kind) {
+    case Place::arena:
+      return text("@", place.offset);
+    case Place::block:
+      return "block";
+    case Place::nowhere:
+      return "-";
+    case Place::slot:
+      break;
+  }
+  const Role role = plan.trace.slots[static_cast<std::size_t>(place.offset)].role;
+  return role == Role::computed ? "kept" : role == Role::parameter ? "parameter" : "leaf";
+}
+
 std::string named(const Plan& plan, std::int32_t value) {
   const TraceValue& v = plan.trace.values[static_cast<std::size_t>(value)];
-  const Place& place = plan.places[static_cast<std::size_t>(value)];
-  std::string where = v.leaf                       ? (v.leaf->role == Role::parameter ? "parameter" : "leaf")
-                      : place.kind == Place::block ? "block"
-                      : place.kind == Place::arena ? text("@", place.offset)
-                                                   : "-";
-  return text("%", value, " ", v.spec.shape, " ", where);
+  return text("%", value, " ", v.spec.shape, " ", where(plan, plan.places[static_cast<std::size_t>(value)]));
 }
 
 std::string thousands(std::int64_t n) {
@@ -87,11 +97,12 @@ void drop_unread(Trace& trace) {
 
 void prune(Trace& trace) {
   std::vector<bool> needed(trace.values.size());
-  for (std::size_t v = 0; v < trace.values.size(); ++v) needed[v] = trace.values[v].kept;
+  for (std::size_t v = 0; v < trace.values.size(); ++v) needed[v] = trace.values[v].slot >= 0;
   std::vector<bool> runs(trace.steps.size());
   for (std::size_t s = trace.steps.size(); s-- > 0;) {
     const TraceStep& step = trace.steps[s];
-    bool wanted = (step.op->flags & op_mutates) != 0;
+    bool wanted =
+        (step.op->flags & op_mutates) || (step.phase == Phase::forward && (step.op->flags & op_checks));
     for (const std::int32_t value : step.out) wanted |= needed[static_cast<std::size_t>(value)];
     runs[s] = wanted;
     if (!wanted) continue;
@@ -138,7 +149,7 @@ static std::vector<Group> one_by_one(const Trace& trace) {
   return groups;
 }
 
-std::vector<Group> fuse(const Trace& trace) {
+std::vector<Group> fuse(const Trace& trace, bool whole) {
   std::vector<Group> groups;
   const auto count = static_cast<std::int32_t>(trace.steps.size());
   for (std::int32_t s = 0; s < count;) {
@@ -149,6 +160,7 @@ std::vector<Group> fuse(const Trace& trace) {
       while (group.last < count) {
         const TraceStep& next = trace.steps[static_cast<std::size_t>(group.last)];
         if (!is_elementwise(trace, next) || spec_of(trace, next.out[0]).shape.size() != size) break;
+        if (!whole && next.phase != first.phase) break;
         ++group.last;
       }
       group.blocked = group.last - group.first > 1;
@@ -163,8 +175,8 @@ Plan compile(Trace trace, const CompileOptions& options) {
   Plan plan;
   drop_unread(trace);
   prune(trace);
-  hasten_updates(trace);
-  plan.groups = options.blocks ? fuse(trace) : one_by_one(trace);
+  if (options.whole) hasten_updates(trace);
+  plan.groups = options.blocks ? fuse(trace, options.whole) : one_by_one(trace);
   plan.trace = std::move(trace);
   place(plan, options.inplace);
   return plan;
@@ -173,6 +185,13 @@ Plan compile(Trace trace, const CompileOptions& options) {
 std::int64_t Plan::flops() const {
   std::int64_t sum = 0;
   for (const TraceStep& step : trace.steps) sum += flops_of(*this, step);
+  return sum;
+}
+
+double Plan::work(const Group& group) const {
+  double sum = static_cast<double>(bytes_of(*this, group));
+  for (std::int32_t s = group.first; s < group.last; ++s)
+    sum += static_cast<double>(flops_of(*this, trace.steps[static_cast<std::size_t>(s)]));
   return sum;
 }
 

@@ -21,7 +21,7 @@ inline constexpr std::int64_t block_elements = 4096;
 // Where a value lives.
 struct Place {
   enum Kind : std::uint8_t {
-    leaf,    // in the program's own memory
+    slot,    // outside, in memory number `offset` of those that are bound for the run
     arena,   // at `offset` of the arena
     block,   // never as a whole: block buffer number `offset` of its group
     nowhere  // nothing reads it
@@ -44,26 +44,30 @@ struct Plan {
   std::int64_t separate_bytes = 0;  // what the values would take without sharing memory
 
   std::int64_t flops() const;
-  std::int64_t bytes_moved() const;  // read and written by the groups, each value once
-  std::string describe() const;      // a table for people
+  double work(const Group& group) const;  // operations and bytes, to say how long it may take
+  std::int64_t bytes_moved() const;       // read and written by the groups, each value once
+  std::string describe() const;           // a table for people
 };
 
 // Lets a step that does not read an input take another input of that dtype and shape in its place, which need
 // not be kept for it.
 void drop_unread(Trace& trace);
 
-// Leaves out the steps whose outputs nobody sees.
+// Leaves out the steps whose outputs nobody sees, but for those of the forward pass that find errors
+// in the data.
 void prune(Trace& trace);
 
 // Moves every update in place to the first moment at which nothing needs the old value any more.
 void hasten_updates(Trace& trace);
 
-// Neighbouring elementwise steps over the same elements form a group; any other step is one by itself.
-std::vector<Group> fuse(const Trace& trace);
+// Neighbouring elementwise steps over the same elements form a group; any other step is one by itself. Unless
+// `whole`, no group crosses from one phase into the next.
+std::vector<Group> fuse(const Trace& trace, bool whole = true);
 
 struct CompileOptions {
   bool blocks = true;   // fuse
   bool inplace = true;  // an output may take the memory of an input that dies there
+  bool whole = true;    // runs from end to end: phases may mix; otherwise one can run without the next
 };
 
 // Gives every value a place, so that values which are never alive together share memory.

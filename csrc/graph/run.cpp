@@ -19,13 +19,6 @@ namespace {
   fail(ErrorKind::graph, "[", op.name, "] input ", i, " has no value yet: ", advice, ".");
 }
 
-// True when the memory that holds the node's last value can take the next one: nobody else looks at it.
-bool reusable(const Cell& cell, const Spec& spec, Device device) {
-  return cell.tensor && cell.tensor.device() == device && cell.tensor.buffer->bytes == spec.bytes() &&
-         cell.tensor.buffer->unique() && cell.tensor.buffer->free != nullptr &&
-         (!cell.mirror || cell.mirror.buffer->unique());
-}
-
 // A reshape of a computed value is that value's memory. One of a leaf is a copy, since leaves are written in
 // place, and so is one on a GPU, where two nodes cannot share what they hand out.
 bool shares_memory(const Op& op, const Resolution& what) {
@@ -215,7 +208,7 @@ void execute(Node& node, Prepared& p) {
   }
   remember(node, p);
   node.device = device;
-  node.assigned = false;
+  node.assigned = node.elided = false;
 }
 
 // Adds the place where the node was made to what `action` throws.
@@ -236,6 +229,11 @@ bool may_fuse(const Node& node, const Node& producer) {
 }
 
 }  // namespace
+
+bool reusable(const Cell& cell, const Spec& spec, Device device) {
+  return cell.tensor && cell.tensor.device() == device && cell.tensor.buffer->bytes == spec.bytes() &&
+         cell.tensor.buffer->free != nullptr && !cell.held();
+}
 
 std::string status_text(const Op& op, const Status& status) {
   if (status.code == Status::nan_refused)

@@ -3,12 +3,14 @@
 // construction.
 #include "graph/trace.h"
 
+#include <algorithm>
 #include <unordered_set>
 #include <utility>
 
 #include "graph/grad.h"
 #include "graph/run.h"
 #include "graph/vjp.h"
+#include "ops/ops.h"
 
 namespace edfcore {
 namespace {
@@ -54,16 +56,27 @@ class Tracer final : public Builder {
     return value_of(*node);
   }
 
-  void emitting_updates() { updating_ = true; }
+  void begin(Phase phase) { phase_ = phase; }
+
+  // Gradients as they are shown, with what was deferred past a node that others fuse with.
+  void complete_grads() {
+    for (const auto& [original, copy] : copies_)
+      if (!copy->deferred.empty()) copy->output.grad = total_grad(*copy, *this);
+  }
 
   Traced take() {
     Traced result;
+    const auto note = [&](auto& map, const Node* original, const Node* copy) {
+      const auto found = numbers_.find(copy);
+      if (found != numbers_.end()) map.emplace(original, found->second);
+    };
     for (const auto& [original, copy] : copies_) {
-      const auto found = numbers_.find(copy.get());
-      if (found != numbers_.end()) result.value_of.emplace(original, found->second);
+      note(result.value_of, original, copy.get());
+      if (copy->output.grad) note(result.grad_of, original, copy->output.grad.get());
       zero_grad(*copy);  // gradients and what they were deferred with may refer back to the copy
     }
     result.trace = std::move(trace_);
+    result.leaves = std::move(leaves_);
     return result;
   }
 
@@ -96,17 +109,21 @@ class Tracer final : public Builder {
            "a plan needs the shape of every input, and one has no value yet: assign its .value first.",
            made_at(*original));
     copy->output.spec = original->output.spec;
-    number(*copy, original);
+    slot(number(*copy), {original->role, {}}, original);
     return copy;
   }
 
-  std::int32_t number(const Node& copy, NodeRef leaf) {
-    const auto found = numbers_.find(&copy);
-    if (found != numbers_.end()) return found->second;
+  std::int32_t number(const Node& copy) {
     const auto made = static_cast<std::int32_t>(trace_.values.size());
-    trace_.values.push_back({copy.output.spec, std::move(leaf)});
-    numbers_.emplace(&copy, made);
-    return made;
+    const auto [found, is_new] = numbers_.emplace(&copy, made);
+    if (is_new) trace_.values.push_back({copy.output.spec});
+    return found->second;
+  }
+
+  void slot(std::int32_t value, Slot slot, NodeRef leaf) {
+    trace_.values[static_cast<std::size_t>(value)].slot = static_cast<std::int32_t>(trace_.slots.size());
+    trace_.slots.push_back(std::move(slot));
+    leaves_.push_back(std::move(leaf));
   }
 
   void add_step(Node& node, std::string place) {
@@ -117,13 +134,18 @@ class Tracer final : public Builder {
     step.written = node.op;
     step.attrs = node.resolved;
     step.place = std::move(place);
-    step.scalar_is_rate = updating_ && (what.op->flags & op_mutates);
+    step.phase = phase_;
+    step.scalar_is_rate = phase_ == Phase::update && (what.op->flags & op_mutates);
     if (what.op->outputs != 1) fail(ErrorKind::graph, "[", node.op->name, "] cannot be planned yet.");
     for (const Edge* edge : what.inputs) {
-      Node& input = *edge->node;  // a number became a constant of its own when its dtype was settled
-      step.in.push_back(number(input, input.role == Role::number ? NodeRef(&input) : NodeRef()));
+      Node& input = *edge->node;
+      const std::size_t before = trace_.values.size();
+      step.in.push_back(number(input));
+      // A number became a constant of its own when its dtype was settled.
+      if (input.role == Role::number && trace_.values.size() > before)
+        slot(step.in[step.in.size() - 1], {Role::constant, input.value().tensor}, {});
     }
-    step.out.push_back(number(node, {}));
+    step.out.push_back(number(node));
     trace_.steps.push_back(std::move(step));
   }
 
@@ -132,11 +154,45 @@ class Tracer final : public Builder {
   Trace trace_;
   std::unordered_map<const Node*, NodeRef> copies_;
   std::unordered_map<const Node*, std::int32_t> numbers_;
-  std::vector<NodeRef> made_;
-  bool updating_ = false;
+  std::vector<NodeRef> made_, leaves_;
+  Phase phase_ = Phase::forward;
 };
 
 }  // namespace
+
+std::int32_t Trace::keep(std::int32_t value) {
+  std::int32_t& slot = values[static_cast<std::size_t>(value)].slot;
+  if (slot < 0) {
+    slot = static_cast<std::int32_t>(slots.size());
+    slots.push_back({});
+  }
+  return slot;
+}
+
+std::int32_t Trace::keep_grad(std::int32_t value, std::int32_t parameter) {
+  const auto first_update = std::find_if(steps.begin(), steps.end(),
+                                         [](const TraceStep& step) { return step.phase == Phase::update; });
+  std::int32_t* own = nullptr;  // what the parameter's update reads
+  bool shared = values[static_cast<std::size_t>(value)].slot >= 0;
+  for (auto step = first_update; step != steps.end(); ++step) {
+    if (step->in[1] == value && step->in[0] != parameter) shared = true;
+    if (step->in[0] == parameter) own = &step->in[1];
+  }
+  if (!shared) return keep(value);
+  const auto copy = static_cast<std::int32_t>(values.size());
+  values.push_back({values[static_cast<std::size_t>(value)].spec});
+  if (own) *own = copy;
+  TraceStep step;
+  step.op = step.written = &ops::reshape;
+  const Shape& shape = values.back().spec.shape;
+  step.attrs.n_ints = shape.rank();
+  std::copy(shape.begin(), shape.end(), step.attrs.ints);
+  step.in.push_back(value);
+  step.out.push_back(copy);
+  step.phase = Phase::backward;
+  steps.insert(first_update, std::move(step));
+  return keep(copy);
+}
 
 Traced trace_program(const Program& program) {
   Tracer tracer(program);
@@ -145,10 +201,12 @@ Traced trace_program(const Program& program) {
   for (const NodeRef& parameter : program.parameters) parameters.push_back(&tracer.copy_of(parameter));
   if (program.loss) {
     Node& loss = tracer.copy_of(program.loss);
+    tracer.begin(Phase::backward);
     const Shape& shape = loss.output.spec.shape;
     loss.output.grad = filled_like(loss, share_of_batch({shape.begin(), shape.end()}), tracer);
     for (std::size_t i = nodes.size(); i-- > 0;) step(*nodes[i], tracer);
-    tracer.emitting_updates();
+    tracer.complete_grads();
+    tracer.begin(Phase::update);
     for (Node* parameter : parameters) parameter->has_grad = true;
     sgd(parameters, 0.0, tracer);
   }

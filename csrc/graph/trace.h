@@ -12,14 +12,22 @@ namespace edfcore {
 
 struct TraceValue {
   Spec spec;
-  NodeRef leaf;       // the leaf of the program that holds it; null: a step makes it
-  bool kept = false;  // looked at after the run
+  std::int32_t slot = -1;  // its memory comes from outside: a leaf, or a value that is kept
 };
+
+// Memory from outside, which is bound when the plan runs.
+struct Slot {
+  Role role = Role::computed;  // of the leaf; computed: a value that a step makes and that is kept
+  Tensor constant;  // what the plan itself holds: a number in the dtype that its consumer asked for
+};
+
+enum class Phase : std::uint8_t { forward, backward, update };
 
 struct TraceStep {
   const Op* op = nullptr;
   Attrs attrs;
   Small<std::int32_t> in, out;  // values
+  Phase phase = Phase::forward;
   bool scalar_is_rate = false;  // attrs.scalar is the learning rate, which is given when the plan runs
   const Op* written = nullptr;  // what the program says, where it fused into `op`; what messages speak of
   std::string place;            // " Node made at train.py:14."
@@ -28,7 +36,14 @@ struct TraceStep {
 struct Trace {
   Device device;
   std::vector<TraceValue> values;
+  std::vector<Slot> slots;
   std::vector<TraceStep> steps;
+
+  // Asks for a value that a step makes to be there after the run; returns its slot.
+  std::int32_t keep(std::int32_t value);
+  // The same for a gradient, which whoever looks at it may write: gets memory that nothing else reads but the
+  // update of `parameter` (a value; -1: none).
+  std::int32_t keep_grad(std::int32_t value, std::int32_t parameter);
 };
 
 // What a training step is made of. Nodes are in the order in which they run.
@@ -42,7 +57,9 @@ struct Program {
 
 struct Traced {
   Trace trace;
+  std::vector<NodeRef> leaves;                             // by slot: of the program; null: a constant
   std::unordered_map<const Node*, std::int32_t> value_of;  // of the program's nodes and leaves
+  std::unordered_map<const Node*, std::int32_t> grad_of;   // where a gradient reached them
 };
 
 // Records Forward, and with a loss Backward and the update. The program's nodes are left as they are. Throws

@@ -63,5 +63,6 @@ void step(Node& node, Builder& builder);
 // deferred.cpp: gradients of a consumer that fused with this node, on their way past it.
 void defer(Node& consumer);
 void pass_deferred(Node& node, Builder& builder);
+NodeRef total_grad(Node& node, Builder& builder);  // as if nothing had been fused
 
 }  // namespace edfcore

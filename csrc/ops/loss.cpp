@@ -144,14 +144,16 @@ const Op log_loss = {.name = "log_loss",
                      .cpu = EDF_CPU_KERNEL(log_loss_kernel),
                      .cuda = EDF_CUDA_KERNEL(log_loss_kernel),
                      .vjp = vjp_log_loss,
-                     .fuses = &of_softmax};
+                     .fuses = &of_softmax,
+                     .flags = op_checks};
 
 const Op log_loss_scores = {.name = "log_loss_scores",
                             .arity = 2,
                             .infer = infer_log_loss_scores,
                             .cpu = EDF_CPU_KERNEL(log_loss_scores_kernel),
                             .cuda = EDF_CUDA_KERNEL(log_loss_scores_kernel),
-                            .vjp = vjp_log_loss_scores};
+                            .vjp = vjp_log_loss_scores,
+                            .flags = op_checks};
 
 const Op log_loss_scores_grad = {.name = "log_loss_scores_grad",
                                  .arity = 3,

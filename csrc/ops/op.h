@@ -78,6 +78,7 @@ enum OpFlags : std::uint32_t {
   op_view = 1u << 3,           // the output is input 0's memory under another shape
   op_mutates = 1u << 4,        // the output is input 0, updated in place
   op_takes_numbers = 1u << 6,  // a bare number among the inputs takes the dtype of the others
+  op_checks = 1u << 7,    // the kernel looks for errors in the data, and runs though nobody reads its output
   op_producer = 1u << 5,  // some op fuses with it, so a node keeps its inputs even when no gradient is wanted
 };
 

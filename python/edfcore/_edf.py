@@ -108,10 +108,38 @@ def _generator() -> np.random.Generator:
     return _Random.generator
 
 
+class _Overridable:
+    """A method that may be set on one object, which then tells the engine to call it."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, node: _core.Node | None, owner: type) -> Any:
+        if node is None:
+            return self.function
+        own = vars(node).get(self.name)
+        return self.function.__get__(node, owner) if own is None else own
+
+    def __set__(self, node: _core.Node, function: Any) -> None:
+        vars(node)[self.name] = function
+        node.overridden = True
+
+    def __delete__(self, node: _core.Node) -> None:
+        try:
+            del vars(node)[self.name]
+        except KeyError:
+            raise AttributeError(self.name) from None
+
+
 class OpNode(_core.Node, CompNode):
     """A node that the engine computes. Appends itself to `edfcore.CompNodes`; its inputs are also attributes."""
 
     function: ClassVar[OpFunction[...]]
+    forward = _Overridable(_core.Node.forward)
+    backward = _Overridable(_core.Node.backward)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         inputs, attrs = self.function.describe(*args, **kwargs)
@@ -242,6 +270,7 @@ def _repr(node: _core.Node) -> str:
 
 def clear_compgraph() -> None:
     """Start a new graph: re-binds `CompNodes` and `Parameters` to empty lists."""
+    _core.leave()
     _face.CompNodes = []
     _face.Parameters = []
 

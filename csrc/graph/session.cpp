@@ -1,0 +1,241 @@
+// Putting off what the three calls ask for, and doing it when it is needed.
+#include "graph/session.h"
+
+#include <algorithm>
+
+#include "graph/grad.h"
+#include "graph/run.h"
+#include "graph/watch.h"
+
+namespace edfcore {
+namespace {
+
+constexpr std::size_t most_targets = 4;  // losses and sets of parameters that one list is trained for
+
+template <class Nodes>
+void forward_straight(const Nodes& nodes) {
+  for (const auto& node : nodes) run(*node);
+}
+
+template <class Nodes, class Parameters>
+void backward_straight(const Nodes& nodes, const Parameters& parameters, Node& loss) {
+  for (const auto& node : nodes) {
+    if (!node->value())
+      fail(ErrorKind::graph, "Backward: [", node->op->name, "] has no value yet: run Forward() first.",
+           made_at(*node));
+    zero_grad(*node);
+  }
+  for (const auto& parameter : parameters) zero_grad(*parameter);
+  const Shape& shape = loss.output.spec.shape;
+  loss.output.grad = filled_like(loss, share_of_batch({shape.begin(), shape.end()}));
+  for (std::size_t i = nodes.size(); i-- > 0;) backward_step(*nodes[i]);
+}
+
+}  // namespace
+
+Session& session() {
+  static auto* const instance = new Session;  // outlives the interpreter's teardown
+  return *instance;
+}
+
+// ---- The three calls.
+
+void Session::forward(std::span<Node* const> nodes) {
+  finish();
+  const bool again = plans_ && listing_.same_nodes(nodes);
+  asked_ = done_ = 0;
+  if (!again) drop();
+  const bool planned = !keep_all && !watch().on && !nodes.empty();
+  if (!planned || !(again || list_nodes(nodes, listing_)) || !list_shapes(listing_)) {
+    drop();
+    return forward_straight(nodes);
+  }
+  if (again && plans_->shapes == listing_.shapes) {
+    ++cache.stats.hits;
+  } else {
+    plans_ = cache.find(listing_);
+    active_ = true;
+    for (const NodeRef& node : listing_.nodes) {
+      node->plans = plans_->id;
+      if (node->keep) keep(*node);
+    }
+    adopted_ = 0;
+  }
+  ran_ = nullptr;
+  changed_ = false;
+  straight_ = plans_->straight || plans_->runs < straight_runs;
+  if (!straight_) {
+    if (plans_->specs.empty()) compiled(1);  // what is wrong with shapes is to be known now
+    elide();
+    for (const NodeRef& leaf : listing_.leaves) straight_ |= leaf->value().held();  // may be written any moment
+  }
+  if (straight_) {
+    adopted_ = 0;
+    forward_straight(listing_.nodes);
+    ++plans_->runs;
+    done_ = 1;
+    if (plans_->specs.empty())
+      for (const NodeRef& node : listing_.nodes) plans_->specs.push_back(node->output.spec);
+  }
+  asked_ = 1;
+}
+
+void Session::backward(std::span<Node* const> nodes, std::span<Node* const> parameters, Node& loss) {
+  Target target;
+  if (!plans_ || asked_ != 1 || !listing_.same_nodes(nodes) || !target_of(parameters, loss, target)) {
+    if (plans_ && asked_ > 0) plans_->straight = true;
+    settle();
+    drop();
+    return backward_straight(nodes, parameters, loss);
+  }
+  const Shape& shape = plans_->specs[static_cast<std::size_t>(target.loss)].shape;
+  share_of_batch({shape.begin(), shape.end()});
+  if (!aim(std::move(target))) settle();
+  for (Node* parameter : parameters)
+    if (!listing_.has_leaf(*parameter)) zero_grad(*parameter);
+  asked_ = 2;
+  if (straight_) {
+    backward_straight(listing_.nodes, parameters_of(plans_->trained.back().target), loss);
+    done_ = 2;
+  } else if (handed_out()) {
+    finish();
+  }
+}
+
+void Session::update(std::span<Node* const> parameters, double learning_rate) {
+  Target target;
+  const bool same =
+      plans_ && asked_ == 2 &&
+      target_of(parameters, *listing_.nodes[static_cast<std::size_t>(plans_->trained.back().target.loss)],
+                target) &&
+      target == plans_->trained.back().target;
+  if (!same || straight_ || grown()) {
+    settle();
+    for (Node* parameter : parameters)
+      if (parameter->elided && !parameter->output.grad) look_at_grad(*parameter);
+    sgd(parameters, learning_rate);
+    same ? static_cast<void>(asked_ = done_ = 3) : drop();
+    return;
+  }
+  for (Node* parameter : parameters)
+    if (!listing_.has_leaf(*parameter)) sgd({&parameter, 1}, learning_rate);
+  rate_ = learning_rate;
+  asked_ = 3;
+  if (handed_out()) finish();
+}
+
+// The loss among the nodes, and the parameters among the leaves. False when a plan would leave out the
+// gradient of one that collects gradients over several steps.
+bool Session::target_of(std::span<Node* const> parameters, const Node& loss, Target& target) const {
+  target.loss = loss.position;
+  if (!listing_.has(loss)) return false;
+  for (const Node* parameter : parameters)
+    if (listing_.has_leaf(*parameter)) target.parameters.push_back(parameter->position);
+  std::size_t read = 0;
+  for (const NodeRef& leaf : listing_.leaves) read += leaf->role == Role::parameter;
+  std::vector<std::int32_t> sorted = target.parameters;
+  std::sort(sorted.begin(), sorted.end());
+  return sorted.size() == read && std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end();
+}
+
+// Makes this what the list is trained for. False when what has been run of the step was run for another
+// target, or there are too many of them.
+bool Session::aim(Target target) {
+  std::vector<Trained>& trained = plans_->trained;
+  const bool started = !straight_ && done_ == 1;
+  const bool fits = !trained.empty() && trained.back().target == target;
+  if (fits) return !started || ran_ == trained.back().cut.get();
+  const auto known =
+      std::find_if(trained.begin(), trained.end(), [&](const Trained& t) { return t.target == target; });
+  if (known != trained.end()) {
+    std::rotate(known, known + 1, trained.end());
+  } else {
+    if (trained.size() == most_targets) {  // every step is another
+      plans_->straight = true;
+      trained.clear();
+      ran_ = nullptr;
+    }
+    trained.push_back({std::move(target), nullptr, nullptr});
+  }
+  return !started && !plans_->straight;
+}
+
+// ---- Looks.
+
+void Session::look_at_value(Node& node) {
+  const bool leaf = !node.op;
+  if (!plans_ || !(leaf ? listing_.has_leaf(node) : listing_.has(node))) {
+    if (!leaf && !node.value() && node.elided) lost(node, looked_at_value);
+    return;
+  }
+  const bool first = plans_->look(leaf, node.position, looked_at_value);
+  if (straight_) return;
+  if (leaf) {
+    first ? settle() : finish();
+    if (!straight_) changed_ = true;  // whoever holds its array may write it
+    return;
+  }
+  if (done_ == 0) first ? settle() : advance(1);
+  if (node.value()) return;
+  settle();
+  if (!node.value()) lost(node, looked_at_value);
+}
+
+void Session::look_at_grad(Node& node) {
+  const bool leaf = !node.op;
+  const bool ours = plans_ && (leaf ? listing_.has_leaf(node) : listing_.has(node));
+  const bool first = ours && plans_->look(leaf, node.position, looked_at_grad);
+  if (!ours || asked_ < 2) {  // a gradient of an earlier step
+    if (node.elided && node.has_grad && !node.output.grad) lost(node, looked_at_grad);
+    return;
+  }
+  node.has_grad = true;
+  if (straight_) return;
+  if (!node.value()) node.output.spec = plans_->specs[static_cast<std::size_t>(node.position)];
+  if (done_ < 2) first ? settle() : advance(2);
+  if (straight_ || node.output.grad) return;
+  const std::vector<Kept>& grads = ran_->grads;
+  if (std::any_of(grads.begin(), grads.end(),
+                  [&](const Kept& kept) { return kept.leaf == leaf && kept.position == node.position; }))
+    return;  // it is zero
+  settle();
+  if (!straight_) lost(node, looked_at_grad);
+}
+
+void Session::keep(Node& node) {
+  node.keep = true;
+  if (!plans_ || !node.op || !listing_.has(node)) return;
+  plans_->look(false, node.position, looked_at_value);
+  plans_->look(false, node.position, looked_at_grad);
+}
+
+void Session::change(const Node& leaf) {
+  if (!plans_ || !listing_.has_leaf(leaf)) return;
+  finish();
+  changed_ = true;
+}
+
+void Session::interfere(const Node& node) {
+  if (!plans_) return;
+  if (listing_.has(node) || listing_.has_leaf(node)) plans_->straight = true;
+  settle();
+}
+
+const Spec* Session::spec(Node& node) const {
+  if (node.value()) return &node.output.spec;
+  if (!plans_ || !node.elided || !listing_.has(node)) return nullptr;
+  return &plans_->specs[static_cast<std::size_t>(node.position)];
+}
+
+void Session::lost(Node& node, Look look) {
+  if (const std::shared_ptr<Plans> plans = cache.by_id(node.plans))
+    plans->look(!node.op, node.position, look);
+  const char* what = look == looked_at_value ? "value" : "gradient";
+  fail(ErrorKind::graph, node.op ? text("[", node.op->name, "]") : "[Parameter]", " its ", what,
+       " is gone: nobody had looked at it before, so the step did without it, and what it was computed from "
+       "has changed since. From the next step on it is kept; edf.keep(node) or edf.keep(\"all\") keeps it "
+       "from the start.",
+       made_at(node));
+}
+
+}  // namespace edfcore

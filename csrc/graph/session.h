@@ -1,0 +1,82 @@
+// What Forward, Backward and SGD have asked for, and what of it has been done: the three calls may put their
+// work off, so that a step runs as one plan, and whoever looks at a node has it done first.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <span>
+
+#include "graph/cache.h"
+
+namespace edfcore {
+
+// One program at a time, in one thread at a time; callers see to that.
+class Session {
+ public:
+  // Runs after `straight_runs` of a list go straight, which is to run every node by itself and keep all.
+  std::int64_t straight_runs = 2;
+  bool keep_all = false;  // everything goes straight
+  Poll poll = nullptr;    // looks at signals while a plan runs
+  PlanCache cache;
+
+  // The three calls. All nodes are the engine's own, computed and recorded. They check at once and throw what
+  // is wrong with shapes, dtypes and the order of calls; what only the data show may be thrown later.
+  void forward(std::span<Node* const> nodes);
+  void backward(std::span<Node* const> nodes, std::span<Node* const> parameters, Node& loss);
+  void update(std::span<Node* const> parameters, double learning_rate);
+
+  // Before a value or a gradient is read: does what it takes for it to be there. Throws a graph error when a
+  // plan did without it and the leaves have changed since; from then on it is kept.
+  void look_at_value(Node& node);
+  void look_at_grad(Node& node);
+  void keep(Node& node);
+  // Shape and dtype of its value, which are known before the value is; null where there is none.
+  const Spec* spec(Node& node) const;
+
+  // Before a leaf is given another value.
+  void change(const Node& leaf);
+  // Before something else happens to a node, which no plan can know of.
+  void interfere(const Node& node);
+
+  // Does what has been asked for.
+  void finish();
+  // The same, so that all values are there that were not lost already.
+  void settle();
+  // Lets go of the nodes, as they are, after finishing.
+  void leave();
+
+  bool idle() const { return !active_.load(std::memory_order_relaxed); }
+
+ private:
+  bool target_of(std::span<Node* const> parameters, const Node& loss, Target& target) const;
+  bool aim(Target target);
+  [[noreturn]] void lost(Node& node, Look look);
+
+  // session_run.cpp
+  void elide();
+  void advance(int to);
+  Compiled& compiled(int to);
+  void run(Compiled& plan, int to);
+  void bind_values(Compiled& plan);
+  void bind_grads(Compiled& plan, bool made);
+  void fill();
+  void forget();
+  void drop();
+  bool handed_out() const;
+  bool grown() const;
+  std::vector<Node*> parameters_of(const Target& target) const;
+
+  std::atomic<bool> active_{false};  // there are plans_
+  Listing listing_;
+  std::shared_ptr<Plans> plans_;  // of the listing; null: nothing is known of what ran last
+  Compiled* ran_ = nullptr;       // whose earlier phases were run
+  int asked_ = 0, done_ = 0;      // how many phases
+  bool straight_ = true;          // what was done left all values
+  bool changed_ = false;          // a leaf may not be what Forward read
+  std::uint64_t adopted_ = 0;     // Plans::looked, plus one, when values of these nodes were last let go
+  double rate_ = 0;
+};
+
+Session& session();
+
+}  // namespace edfcore

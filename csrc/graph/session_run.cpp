@@ -1,0 +1,245 @@
+// Doing what has been put off: by a plan, whose values live where the nodes say, or node by node, so that all
+// values are there.
+#include <algorithm>
+
+#include "device/memory.h"
+#include "graph/grad.h"
+#include "graph/run.h"
+#include "graph/session.h"
+
+namespace edfcore {
+namespace {
+
+// Memory for a value: what the cell has, unless somebody holds that.
+void make_room(Cell& cell, const Spec& spec, Device device) {
+  if (reusable(cell, spec, device))
+    cell.set({spec, cell.tensor.buffer});
+  else
+    cell.set(allocate(spec, device));
+}
+
+}  // namespace
+
+// What is not kept has no value until it is looked at.
+void Session::elide() {
+  if (adopted_ == plans_->looked + 1) return;
+  adopted_ = plans_->looked + 1;
+  const auto let_go = [](Node& node, std::uint8_t looks) {
+    if (!(looks & looked_at_grad)) node.output.grad = {};
+    node.deferred.clear();
+    node.shown.reset();
+    node.elided = true;
+  };
+  for (std::size_t i = 0; i < listing_.nodes.size(); ++i) {
+    Node& node = *listing_.nodes[i];
+    if (!(plans_->nodes[i] & looked_at_value)) node.value().set({});
+    let_go(node, plans_->nodes[i]);
+  }
+  for (std::size_t i = 0; i < listing_.leaves.size(); ++i)
+    if (listing_.leaves[i]->role == Role::parameter) let_go(*listing_.leaves[i], plans_->leaves[i]);
+}
+
+void Session::finish() { advance(asked_); }
+
+void Session::advance(int to) {
+  if (done_ >= to) return;
+  Compiled* plan = nullptr;
+  try {
+    plan = &compiled(to);
+  } catch (const Error&) {  // what a plan cannot do yet can be done node by node
+    plans_->straight = true;
+  }
+  if (!plan) return settle();
+  try {
+    run(*plan, to);
+  } catch (const Error& error) {
+    forget();
+    throw Error(error.kind(),
+                text(error.what(), " (Found when the step was run, after the call that asked for it.)"));
+  } catch (...) {
+    forget();
+    throw;
+  }
+  done_ = to;
+  changed_ |= to == 3;
+}
+
+// The plan that goes on from where the step is.
+Compiled& Session::compiled(int to) {
+  if (done_ > 0) return *ran_;
+  std::unique_ptr<Compiled>* plan = &plans_->forward;
+  const Target* target = nullptr;
+  if (!plans_->trained.empty()) {
+    Trained& trained = plans_->trained.back();
+    plan = to == 3 ? &trained.whole : &trained.cut;
+    target = &trained.target;
+  }
+  if (!*plan || (*plan)->looked != plans_->looked) {
+    *plan = compile(listing_, *plans_, target ? *target : Target{}, to == 3);
+    ++cache.stats.compiled;
+  }
+  return **plan;
+}
+
+void Session::run(Compiled& plan, int to) {
+  ran_ = &plan;
+  for (std::size_t slot = 0; slot < plan.leaf_at.size(); ++slot)
+    if (plan.leaf_at[slot] >= 0)
+      plan.runner.bind(
+          static_cast<std::int32_t>(slot),
+          listing_.leaves[static_cast<std::size_t>(plan.leaf_at[slot])]->value().on_device().data());
+  bind_values(plan);
+  if (to >= 2) bind_grads(plan, done_ >= 2);
+  plan.runner.run(rate_, static_cast<Phase>(done_), static_cast<Phase>(to - 1), poll);
+  if (to < 3) return;
+  for (Node* parameter : parameters_of(plans_->trained.back().target)) {
+    ++parameter->value().tensor.buffer->version;
+    parameter->value().updated();
+  }
+}
+
+// Kept values live in memory of their nodes; once made, they are read from there.
+void Session::bind_values(Compiled& plan) {
+  for (const Kept& kept : plan.values) {
+    Node& node = *listing_.nodes[static_cast<std::size_t>(kept.position)];
+    if (done_ == 0) {
+      make_room(node.value(), kept.spec, node.device);
+      node.output.spec = kept.spec;
+    }
+    plan.runner.bind(kept.slot, node.value().on_device().data());
+  }
+}
+
+void Session::bind_grads(Compiled& plan, bool made) {
+  for (const Kept& kept : plan.grads) {
+    const auto i = static_cast<std::size_t>(kept.position);
+    Node& node = kept.leaf ? *listing_.leaves[i] : *listing_.nodes[i];
+    NodeRef& grad = node.output.grad;
+    node.has_grad = true;
+    if (kept.slot < 0) {
+      if (!made) grad = {};
+      continue;
+    }
+    if (!made) {
+      if (!grad || grad->refs.load() > 1 || grad->op || grad->role != Role::constant)
+        grad = make_leaf(Role::constant, {});
+      make_room(grad->value(), kept.spec, node.device);
+      grad->output.spec = kept.spec;
+      grad->device = node.device;
+    }
+    plan.runner.bind(kept.slot, grad->value().on_device().data());
+  }
+}
+
+std::vector<Node*> Session::parameters_of(const Target& target) const {
+  std::vector<Node*> parameters;
+  for (const std::int32_t p : target.parameters)
+    parameters.push_back(listing_.leaves[static_cast<std::size_t>(p)].get());
+  return parameters;
+}
+
+void Session::settle() {
+  if (!plans_ || straight_) return;
+  if (changed_) return finish();
+  const int asked = asked_;
+  try {
+    fill();
+  } catch (...) {
+    forget();
+    throw;
+  }
+  straight_ = true;
+  done_ = asked;
+  adopted_ = 0;
+}
+
+// Runs node by node whatever has been asked for, beside the values and gradients that are there already,
+// which somebody may have written.
+void Session::fill() {
+  const std::vector<NodeRef>& nodes = listing_.nodes;
+  std::vector<Cell> values(nodes.size());
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    if (done_ >= 1) std::swap(values[i], nodes[i]->value());
+  for (const NodeRef& node : nodes) edfcore::run(*node);
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    if (values[i]) nodes[i]->value() = std::move(values[i]);
+  if (asked_ < 2) return;
+
+  const Target& target = plans_->trained.back().target;
+  const std::vector<Node*> parameters = parameters_of(target);
+  std::vector<Node*> all = parameters;
+  for (const NodeRef& node : nodes) all.push_back(node.get());
+  std::vector<NodeRef> grads(all.size());
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (done_ >= 2) grads[i] = std::exchange(all[i]->output.grad, {});
+    zero_grad(*all[i]);
+  }
+  Node& loss = *nodes[static_cast<std::size_t>(target.loss)];
+  const Shape& shape = loss.output.spec.shape;
+  loss.output.grad = filled_like(loss, share_of_batch({shape.begin(), shape.end()}));
+  for (std::size_t i = nodes.size(); i-- > 0;) backward_step(*nodes[i]);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (!grads[i]) continue;
+    zero_grad(*all[i]);
+    all[i]->output.grad = std::move(grads[i]);
+  }
+  if (asked_ == 3 && done_ < 3) sgd(parameters, rate_);
+}
+
+void Session::leave() {
+  finish();
+  drop();
+}
+
+// Lets go of everything, done or not.
+void Session::drop() {
+  active_ = false;
+  plans_ = {};
+  ran_ = nullptr;
+  listing_.nodes.clear();
+  listing_.leaves.clear();
+  asked_ = done_ = 0;
+  straight_ = true;
+  adopted_ = 0;
+}
+
+// After a failure in the middle: there are no values.
+void Session::forget() {
+  for (const NodeRef& node : listing_.nodes) {
+    node->output.value.set({});
+    zero_grad(*node);
+    node->has_grad = node->elided = false;
+  }
+  for (const NodeRef& leaf : listing_.leaves) {
+    if (leaf->role != Role::parameter) continue;
+    zero_grad(*leaf);
+    leaf->has_grad = leaf->elided = false;
+  }
+  drop();
+}
+
+// True when somebody holds memory that the rest of the step reads, and may write it at any moment.
+bool Session::handed_out() const {
+  if (done_ == 0) return false;
+  for (const NodeRef& leaf : listing_.leaves)
+    if (leaf->value().held()) return true;
+  for (const Kept& kept : ran_->values)
+    if (listing_.nodes[static_cast<std::size_t>(kept.position)]->value().held()) return true;
+  for (const Kept& kept : ran_->grads) {
+    const auto i = static_cast<std::size_t>(kept.position);
+    const Node& node = kept.leaf ? *listing_.leaves[i] : *listing_.nodes[i];
+    if (node.output.grad && node.output.grad->value().held()) return true;
+  }
+  return false;
+}
+
+// True when a parameter that no gradient reaches was given one by hand.
+bool Session::grown() const {
+  if (straight_ || done_ < 2) return false;
+  return std::any_of(ran_->grads.begin(), ran_->grads.end(), [&](const Kept& kept) {
+    return kept.leaf && kept.slot < 0 &&
+           listing_.leaves[static_cast<std::size_t>(kept.position)]->output.grad;
+  });
+}
+
+}  // namespace edfcore
