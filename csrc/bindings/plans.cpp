@@ -126,7 +126,7 @@ void forget_values(const Program& program) {
   for (const NodeRef& node : program.nodes) {
     node->output.value.set({});
     zero_grad(*node);
-    node->has_grad = false;
+    node->has_grad = node->elided = false;
   }
   for (const NodeRef& parameter : program.parameters) {
     ++parameter->value().tensor.buffer->version;

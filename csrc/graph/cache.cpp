@@ -15,6 +15,11 @@ bool Plans::look(bool leaf, std::int32_t position, Look kind) {
   return true;
 }
 
+void Plans::look_at_all(Look kind) {
+  for (std::uint8_t& looks : nodes) looks |= kind;
+  ++looked;
+}
+
 std::shared_ptr<Plans> PlanCache::find(const Listing& listing) {
   const std::uint64_t hash = listing.hash();
   const auto [first, last] = entries_.equal_range(hash);
@@ -77,9 +82,11 @@ std::unique_ptr<Compiled> compile(const Listing& listing, Plans& plans, const Ta
   if (target.loss >= 0) {
     for (std::size_t i = 0; i < plans.nodes.size(); ++i)
       if (plans.nodes[i] & looked_at_grad) keep_grad(*listing.nodes[i], i, false);
-    for (std::size_t i = 0; i < plans.leaves.size(); ++i)
-      if ((plans.leaves[i] & looked_at_grad) && listing.leaves[i]->role == Role::parameter)
-        keep_grad(*listing.leaves[i], i, true);
+    // Who looks at the gradient of one parameter, or writes it, may do so with any.
+    const bool any = std::any_of(plans.leaves.begin(), plans.leaves.end(),
+                                 [](std::uint8_t looks) { return looks & looked_at_grad; });
+    for (const std::int32_t p : target.parameters)
+      if (any) keep_grad(*listing.leaves[static_cast<std::size_t>(p)], static_cast<std::size_t>(p), true);
   }
 
   auto made = std::make_unique<Compiled>(compile(std::move(trace), {.whole = whole}));

@@ -15,6 +15,11 @@ namespace edfcore {
 namespace {
 
 [[noreturn]] void no_value(const Op& op, const Node& input, std::size_t i) {
+  if (input.elided)
+    fail(
+        ErrorKind::graph, "[", op.name, "] input ", i,
+        " has no value any more: nobody had looked at it, so the last step did without it. edf.keep(node) or "
+        "edf.keep(\"all\") keeps it.");
   const char* advice = input.role == Role::computed ? "run Forward() first" : "assign its .value first";
   fail(ErrorKind::graph, "[", op.name, "] input ", i, " has no value yet: ", advice, ".");
 }

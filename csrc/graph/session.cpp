@@ -65,9 +65,15 @@ void Session::forward(std::span<Node* const> nodes) {
   changed_ = false;
   straight_ = plans_->straight || plans_->runs < straight_runs;
   if (!straight_) {
-    if (plans_->specs.empty()) compiled(1);  // what is wrong with shapes is to be known now
+    try {
+      if (plans_->specs.empty()) compiled(1);  // what is wrong with shapes is to be known now
+    } catch (...) {
+      drop();
+      throw;
+    }
     elide();
-    for (const NodeRef& leaf : listing_.leaves) straight_ |= leaf->value().held();  // may be written any moment
+    for (const NodeRef& leaf : listing_.leaves)
+      straight_ |= leaf->value().held();  // may be written any moment
   }
   if (straight_) {
     adopted_ = 0;
@@ -109,7 +115,13 @@ void Session::update(std::span<Node* const> parameters, double learning_rate) {
       target_of(parameters, *listing_.nodes[static_cast<std::size_t>(plans_->trained.back().target.loss)],
                 target) &&
       target == plans_->trained.back().target;
-  if (!same || straight_ || grown()) {
+  if (same && grown()) {  // all gradients are there
+    sgd(parameters, learning_rate);
+    asked_ = done_ = 3;
+    changed_ = true;
+    return;
+  }
+  if (!same || straight_) {
     settle();
     for (Node* parameter : parameters)
       if (parameter->elided && !parameter->output.grad) look_at_grad(*parameter);
@@ -170,6 +182,7 @@ void Session::look_at_value(Node& node) {
   }
   const bool first = plans_->look(leaf, node.position, looked_at_value);
   if (straight_) return;
+  if (!node.value()) node.output.spec = plans_->specs[static_cast<std::size_t>(node.position)];
   if (leaf) {
     first ? settle() : finish();
     if (!straight_) changed_ = true;  // whoever holds its array may write it
@@ -185,13 +198,14 @@ void Session::look_at_grad(Node& node) {
   const bool leaf = !node.op;
   const bool ours = plans_ && (leaf ? listing_.has_leaf(node) : listing_.has(node));
   const bool first = ours && plans_->look(leaf, node.position, looked_at_grad);
+  if (ours && !straight_ && !node.value())
+    node.output.spec = plans_->specs[static_cast<std::size_t>(node.position)];
   if (!ours || asked_ < 2) {  // a gradient of an earlier step
     if (node.elided && node.has_grad && !node.output.grad) lost(node, looked_at_grad);
     return;
   }
   node.has_grad = true;
   if (straight_) return;
-  if (!node.value()) node.output.spec = plans_->specs[static_cast<std::size_t>(node.position)];
   if (done_ < 2) first ? settle() : advance(2);
   if (straight_ || node.output.grad) return;
   const std::vector<Kept>& grads = ran_->grads;
@@ -228,8 +242,11 @@ const Spec* Session::spec(Node& node) const {
 }
 
 void Session::lost(Node& node, Look look) {
-  if (const std::shared_ptr<Plans> plans = cache.by_id(node.plans))
+  if (const std::shared_ptr<Plans> plans = cache.by_id(node.plans)) {
     plans->look(!node.op, node.position, look);
+    if (plans->lost) plans->look_at_all(look);  // whoever looks late a second time may look anywhere
+    plans->lost = true;
+  }
   const char* what = look == looked_at_value ? "value" : "gradient";
   fail(ErrorKind::graph, node.op ? text("[", node.op->name, "]") : "[Parameter]", " its ", what,
        " is gone: nobody had looked at it before, so the step did without it, and what it was computed from "

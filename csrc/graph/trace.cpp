@@ -89,7 +89,11 @@ class Tracer final : public Builder {
     copy->recorded = original.recorded;
     copy->requires_grad = original.requires_grad;
     copy->device = original.device;
-    add_step(*copy, made_at(original));
+    try {
+      add_step(*copy, made_at(original));
+    } catch (const Error& error) {  // the copy was made nowhere
+      throw Error(error.kind(), error.what() + made_at(original));
+    }
     return copy;
   }
 

@@ -45,6 +45,7 @@ from edfcore._edf import (  # noqa: E402
     ParameterPackage,
     Xavier,
     clear_compgraph,
+    keep,
     plan,
     replay,
     seed,
@@ -137,6 +138,11 @@ def memory_stats(device: str | None = None) -> dict[str, int]:
     return _core.memory_stats(device or get_device())
 
 
+def plan_stats() -> dict[str, int]:
+    """Plans of recorded graphs: hits (a graph was found again), misses (it was new), compiled (plans made)."""
+    return _core.plan_stats()
+
+
 def live_nodes() -> int:
     """Number of nodes alive in the engine."""
     return _core.live_nodes()
@@ -168,9 +174,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CompNodes", "Parameters", "learning_rate", "DT",
     "Input", "Parameter", "ParameterPackage", "AffineParams", "Xavier", "CompNode", "OpNode",
-    "Forward", "Backward", "SGD", "clear_compgraph", "plan", "replay", "debug", "trace", "seed",
+    "Forward", "Backward", "SGD", "clear_compgraph", "keep", "plan", "replay", "debug", "trace", "seed",
     *_NODE_CLASSES,
     "Tensor", "tensor", "no_grad", "ops",
-    "set_device", "get_device", "device", "cuda", "set_num_threads", "get_num_threads", "memory_stats", "live_nodes",
+    "set_device", "get_device", "device", "cuda", "set_num_threads", "get_num_threads", "memory_stats", "plan_stats",
+    "live_nodes",
     "Error", "ShapeError", "DTypeError", "DataError", "DeviceError", "OutOfMemoryError", "GraphError",
 ]  # fmt: skip

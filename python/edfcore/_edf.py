@@ -270,9 +270,9 @@ def _repr(node: _core.Node) -> str:
 
 def clear_compgraph() -> None:
     """Start a new graph: re-binds `CompNodes` and `Parameters` to empty lists."""
-    _core.leave()
     _face.CompNodes = []
     _face.Parameters = []
+    _core.leave()
 
 
 def Forward() -> None:
@@ -299,6 +299,25 @@ def SGD() -> None:
     Raises GraphError before anything is changed if a parameter has no gradient yet.
     """
     _core.sgd(_face.Parameters, _face.learning_rate)
+
+
+def keep(what: _core.Node | str) -> None:
+    """Keep the value and the gradient of a node, or of all nodes, so that they can be looked at whenever one likes.
+
+    `Forward`, `Backward` and `SGD` put their work off until a result is needed, and then run it as one plan, which does
+    without the values that nobody has ever looked at. A look at such a value computes it, as long as the inputs and
+    parameters are those that it came from; later it raises GraphError. `keep(node)` makes plans keep it; `keep("all")`
+    runs every call at once, node by node, as interactive Python does from the start; `keep("looked")` goes back to
+    plans.
+
+    Raises GraphError for anything else.
+    """
+    if isinstance(what, _core.Node):
+        _core.keep(what)
+    elif what in ("all", "looked"):
+        _core.keep_all(what == "all")
+    else:
+        raise GraphError(f"keep: {what!r} is neither a node nor 'all' nor 'looked'.")
 
 
 def plan(loss: Any = None) -> _core.Plan:
@@ -336,5 +355,7 @@ def replay(
     )
 
 
+if sys.flags.interactive or hasattr(sys, "ps1"):
+    keep("all")
 _core.set_original_sgd(Parameter.SGD)
 _core.set_recorder(_record)

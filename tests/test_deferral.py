@@ -1,0 +1,156 @@
+"""Putting steps off changes nothing that anybody can see: random programs with looks, writes and assignments anywhere,
+against the same programs run node by node.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+import edfcore as edf
+from edfcore import _core
+from fuzz_programs import HOSTS
+from references import Array
+from test_fuzz import DIGITS, GENES, RATE, RECORDED, SIZES, Program, made_program, nodes
+
+PLACES = ("Forward", "Backward", "SGD", "feed", "build")
+GONE = "is gone: nobody had looked at it before"
+
+
+def made_action(program: Program, gene: int) -> tuple[int, str, str]:
+    """Something done after one of the calls of one of the steps: (step, call, source)."""
+
+    def choose(n: int) -> int:
+        nonlocal gene
+        gene, digit = divmod(gene, n)
+        return digit
+
+    step, place = choose(len(program.sizes)), PLACES[choose(5)]
+    if place == "build":
+        return step, place, "build()"
+    engine = [i for i, line in enumerate(program.draft.body) if " = ops." in line]
+    node = f"edf.CompNodes[{engine[choose(len(engine))]}]"
+    parameters = [leaf for leaf in program.draft.leaves if leaf.name[0] == "p"]
+    leaf = f"leaf[{parameters[choose(len(parameters))].name!r}]"
+    codes = [f"see({node}.value)"] * 4 + [f"see({leaf}.value)", "see(loss.value)"] * 2
+    if place in ("Backward", "SGD"):
+        codes += [f"see({node}.grad)", f"see({leaf}.grad)"] * 3
+    codes += [f"{leaf}.value *= 0.5", f"held.append({node}.value)", f"held.append({leaf}.value)", "held.clear()",
+              f"edf.keep({node})", "seen += [n.value.copy() for n in edf.CompNodes]"]  # fmt: skip
+    if place == "Backward":
+        codes += [f"{leaf}.grad *= 0.5", f"{leaf}.grad = 0.25 * {leaf}.value", f"{leaf}.grad += {leaf}.value"] * 2
+    if place == "Forward":
+        codes += [f"{node}.value = 0.5 * {node}.value"]
+    return step, place, codes[choose(len(codes))]
+
+
+def run(program: Program, actions: list[tuple[int, str, str]], trains: list[int]) -> tuple[list[Array | None], int]:
+    """Run the program; return what it saw, with None for what was gone, and how often that was."""
+    edf.DT, edf.learning_rate = program.dtype, RATE
+    leaf: dict[str, Any] = {}
+    seen: list[Array | None] = []
+    held: list[Array] = []
+    scope = {"edf": edf, "np": np, "leaf": leaf, "held": held, "seen": seen}
+    gone = 0
+
+    def build() -> None:
+        values = {name: node.value for name, node in leaf.items() if name[0] == "p"}
+        leaf.update(nodes({**program.data(), **values}))
+        scope["loss"] = program.graph(RECORDED, leaf)
+
+    def see(array: Array) -> None:
+        seen.append(array.copy())
+
+    def act(step: int, place: str) -> None:
+        nonlocal gone
+        for s, p, code in actions:
+            if (s, p) != (step, place):
+                continue
+            try:
+                exec(code, scope)
+            except edf.GraphError as error:
+                if GONE not in str(error):
+                    raise
+                gone += 1
+                seen.append(None)
+
+    scope.update(see=see, build=build)
+    build()
+    for step in range(len(program.sizes)):
+        old = edf.CompNodes
+        act(step, "build")
+        for name, array in program.data(step).items():
+            if name[0] in "xy":
+                leaf[name].value = array
+        if step and edf.CompNodes is old:  # otherwise there are no values yet
+            act(step, "feed")
+        edf.Forward()
+        act(step, "Forward")
+        if trains[step % len(trains)] > 0:
+            edf.Backward(scope["loss"])
+            act(step, "Backward")
+        if trains[step % len(trains)] > 1:
+            edf.SGD()
+            act(step, "SGD")
+    seen += [np.array(leaf[name].value) for name in leaf if name[0] == "p"]
+    return seen, gone
+
+
+def check(program: Program, actions: list[tuple[int, str, str]], trains: list[int], straight: int) -> None:
+    edf.keep("all")
+    want, none = run(program, actions, trains)
+    assert none == 0
+    edf.keep("looked")
+    before = _core.set_straight_runs(straight)
+    try:
+        for attempt in range(20):  # what was gone is kept from then on
+            got, gone = run(program, actions, trains)
+            assert len(got) == len(want) or gone, f"{len(got)} and {len(want)} things were seen"
+            if len(got) == len(want):
+                for i, (a, b) in enumerate(zip(got, want, strict=True)):
+                    if a is None:
+                        continue
+                    assert a.shape == b.shape and a.dtype == b.dtype, f"run {attempt}, number {i}: {a!r} {b!r}"
+                    assert np.array_equal(a, b, equal_nan=True), f"run {attempt}, number {i} differs:\n{a!r}\n{b!r}"
+            if not gone:
+                return
+        raise AssertionError("what was looked at is still not kept")
+    finally:
+        _core.set_straight_runs(before)
+
+
+@pytest.mark.mode("planned")
+def test_steps_put_off_show_what_steps_at_once_show(device: str) -> None:
+    simulated = edf.cuda.build() == "sim" and device == "cuda"
+    seed = os.environ.get("EDFCORE_FUZZ_SEED")
+
+    def attempt(
+        genes: Any, setting: int, training: int, acts: list[int], trains: list[int], straight: int
+    ) -> None:
+        program = made_program(genes, setting, training, [])
+        actions = [made_action(program, gene) for gene in acts]
+        try:
+            with np.errstate(all="ignore"):
+                check(program, actions, trains, straight)
+        except Exception as error:
+            doing = "\n".join(map(repr, actions))
+            raise AssertionError(
+                f"{type(error).__name__}: {error}\n\n{program.draft.text()}\n{program.sizes} {trains} "
+                f"{straight} {program.dtype.__name__}\n{doing}\n"
+            ) from error
+
+    settings = hypothesis.settings(
+        max_examples=int(os.environ.get("EDFCORE_FUZZ", "20" if simulated else "300")), deadline=None,
+        database=None, derandomize=seed is None, print_blob=False, report_multiple_bugs=False,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+    )  # fmt: skip
+    trains = st.lists(st.sampled_from([2, 2, 2, 1, 0]), min_size=1, max_size=3)
+    given = hypothesis.given(GENES, DIGITS, DIGITS, st.lists(DIGITS, max_size=12), trains, st.sampled_from([0, 0, 1, 2]))
+    test = settings(given(attempt))
+    (hypothesis.seed(int(seed))(test) if seed else test)()
