@@ -63,6 +63,7 @@ void Session::forward(std::span<Node* const> nodes) {
   }
   ran_ = nullptr;
   changed_ = false;
+  before_.clear();
   straight_ = plans_->straight || plans_->runs < straight_runs;
   if (!straight_) {
     try {
@@ -96,7 +97,10 @@ void Session::backward(std::span<Node* const> nodes, std::span<Node* const> para
   }
   const Shape& shape = plans_->specs[static_cast<std::size_t>(target.loss)].shape;
   share_of_batch({shape.begin(), shape.end()});
-  if (!aim(std::move(target))) settle();
+  if (!aim(std::move(target))) {
+    settle();
+    if (!straight_) lost(loss, looked_at_value);
+  }
   for (Node* parameter : parameters)
     if (!listing_.has_leaf(*parameter)) zero_grad(*parameter);
   asked_ = 2;
@@ -185,7 +189,7 @@ void Session::look_at_value(Node& node) {
   if (!node.value()) node.output.spec = plans_->specs[static_cast<std::size_t>(node.position)];
   if (leaf) {
     first ? settle() : finish();
-    if (!straight_) changed_ = true;  // whoever holds its array may write it
+    if (!straight_) expect_write(node);
     return;
   }
   if (done_ == 0) first ? settle() : advance(1);

@@ -60,6 +60,8 @@ class Session {
   void bind_values(Compiled& plan);
   void bind_grads(Compiled& plan, bool made);
   void fill();
+  void expect_write(Node& leaf);
+  void swap_before();
   void forget();
   void drop();
   bool handed_out() const;
@@ -72,7 +74,8 @@ class Session {
   Compiled* ran_ = nullptr;       // whose earlier phases were run
   int asked_ = 0, done_ = 0;      // how many phases
   bool straight_ = true;          // what was done left all values
-  bool changed_ = false;          // a leaf may not be what Forward read
+  bool changed_ = false;          // a leaf may not be what Forward read, and what it read is not known any more
+  std::vector<std::pair<NodeRef, Tensor>> before_;  // what Forward read, of leaves that may have been written since
   std::uint64_t adopted_ = 0;     // Plans::looked, plus one, when values of these nodes were last let go
   double rate_ = 0;
 };

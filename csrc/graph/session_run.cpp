@@ -160,7 +160,14 @@ void Session::fill() {
   std::vector<Cell> values(nodes.size());
   for (std::size_t i = 0; i < nodes.size(); ++i)
     if (done_ >= 1) std::swap(values[i], nodes[i]->value());
-  for (const NodeRef& node : nodes) edfcore::run(*node);
+  swap_before();
+  try {
+    for (const NodeRef& node : nodes) edfcore::run(*node);
+  } catch (...) {
+    swap_before();
+    throw;
+  }
+  swap_before();
   for (std::size_t i = 0; i < nodes.size(); ++i)
     if (values[i]) nodes[i]->value() = std::move(values[i]);
   if (asked_ < 2) return;
@@ -186,6 +193,25 @@ void Session::fill() {
   if (asked_ == 3 && done_ < 3) sgd(parameters, rate_);
 }
 
+// Whoever is given a leaf's array may write it. Before Backward, what it holds now is remembered, so that values
+// that are missing can still be computed.
+void Session::expect_write(Node& leaf) {
+  if (asked_ > 1) {
+    changed_ = true;
+    return;
+  }
+  for (const auto& [node, tensor] : before_)
+    if (node.get() == &leaf) return;
+  before_.emplace_back(&leaf, copy_to(leaf.value().on_device(), leaf.value().tensor.device()));
+}
+
+void Session::swap_before() {
+  for (auto& [node, tensor] : before_) {
+    node->value().on_device();
+    std::swap(node->value().tensor, tensor);
+  }
+}
+
 void Session::leave() {
   finish();
   drop();
@@ -196,6 +222,7 @@ void Session::drop() {
   active_ = false;
   plans_ = {};
   ran_ = nullptr;
+  before_.clear();
   listing_.nodes.clear();
   listing_.leaves.clear();
   asked_ = done_ = 0;
