@@ -75,14 +75,25 @@ def run(engine: str, batch: int, minibatches: int) -> dict[str, Any]:
 
 def measured(engine: str, threads: int, batch: int, minibatches: int) -> dict[str, Any]:
     env = dict(os.environ, OPENBLAS_NUM_THREADS=str(threads), EDFCORE_NUM_THREADS=str(threads))
-    command = [sys.executable, __file__, "--engine", engine, "--batch", str(batch), "--minibatches", str(minibatches)]
+    command = [
+        sys.executable,
+        __file__,
+        "--engine",
+        engine,
+        "--batch",
+        str(batch),
+        "--minibatches",
+        str(minibatches),
+    ]
     made = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(made.stdout)
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--minibatches", type=int, default=12)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 20])
@@ -102,7 +113,9 @@ def main() -> None:
         theirs = min(r["seconds"] for name, r in runs.items() if name.startswith("numpy"))
         table.append({"batch": batch, "ratio": theirs / ours, **runs})
         for name, r in runs.items():
-            print(f"batch {batch:3}  {name:20} {r['seconds'] * 1e3:8.1f} ms (best {r['best'] * 1e3:.1f})  {r}")
+            print(
+                f"batch {batch:3}  {name:20} {r['seconds'] * 1e3:8.1f} ms (best {r['best'] * 1e3:.1f})  {r}"
+            )
         print(f"batch {batch:3}  NumPy EDF / edfcore: {theirs / ours:.2f}")
     if options.json:
         options.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

@@ -1,5 +1,4 @@
-"""A character LSTM written node by node, for the engine and for the NumPy EDF: a graph that is rebuilt for every
-minibatch.
+"""A character LSTM written node by node: a graph that is rebuilt for every minibatch, on the engine and on NumPy.
 
 Nodes that the NumPy EDF lacks are written here, from the slides' rules: `forward` sets the value, `backward` adds to
 the gradients of the inputs.
@@ -7,6 +6,7 @@ the gradients of the inputs.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,7 @@ class CharacterLSTM:
         h, c = edf.Input(), edf.Input()
         h.value = c.value = np.zeros((batch, self.width))
         loss: Any = None
-        for now, following in zip(text[:-1], text[1:], strict=True):
+        for now, following in itertools.pairwise(text):
             index, label = edf.Input(), edf.Input()
             index.value, label.value = now, following
             x = self.Embed(self.table, index)

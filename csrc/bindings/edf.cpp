@@ -2,6 +2,7 @@
 // order.
 #include <atomic>
 #include <chrono>
+#include <map>
 #include <mutex>
 #include <thread>
 
@@ -88,10 +89,11 @@ bool all_ours_to_update(const py::list& items, std::vector<Node*>& parameters) {
   return true;
 }
 
-void leave_session() {
+// Before Python takes over: the step that is under way is finished, and if it goes on, all values are there.
+void leave_session(bool goes_on) {
   if (session().idle()) return;
   const Turn turn;
-  session().settle();
+  if (goes_on) session().settle();
   session().leave();
 }
 
@@ -103,7 +105,7 @@ void walk_forward(const py::object& comp_nodes) {
     const Turn turn;
     return session().forward(nodes);
   }
-  leave_session();
+  leave_session(false);
   Segment segment;
   for (std::size_t i = 0; i < items.size(); ++i) {
     const py::object item = items[i];
@@ -171,7 +173,7 @@ void walk_backward(const py::object& comp_nodes, const py::object& parameters, c
     const Turn turn;
     return session().backward(nodes, ours, handle->get());
   }
-  leave_session();
+  leave_session(true);
   zero_grads(items);
   zero_grads(params);
   seed_loss(loss);
@@ -203,7 +205,7 @@ void update(const py::object& parameters, const py::object& given_rate) {
     return;
   }
   ours.clear();
-  leave_session();
+  leave_session(true);
   const auto flush_ours = [&] {
     const std::vector<Node*> nodes = std::exchange(ours, {});
     py::gil_scoped_release release;
@@ -333,11 +335,12 @@ void init_edf(py::module_& m) {
   m.def("forward", &walk_forward, py::arg("comp_nodes"));
   m.def("backward", &walk_backward, py::arg("comp_nodes"), py::arg("parameters"), py::arg("loss"));
   m.def("sgd", &update, py::arg("parameters"), py::arg("learning_rate"));
-  m.def("leave", &leave_session, "Finishes the step that is under way and lets go of its nodes.");
+  m.def(
+      "leave", [] { leave_session(false); }, "Finishes the step that is under way and lets go of its nodes.");
   m.def(
       "keep_all",
       [](bool on) {
-        leave_session();
+        leave_session(true);
         session().keep_all = on;
       },
       py::arg("on"), "Runs every step node by node, so that all values stay.");
@@ -353,11 +356,8 @@ void init_edf(py::module_& m) {
       py::arg("n"), "How often a graph runs node by node before it is planned; returns what was set before.");
   m.def("plan_stats", [] {
     const PlanStats& stats = session().cache.stats;
-    py::dict result;
-    result["hits"] = stats.hits;
-    result["misses"] = stats.misses;
-    result["compiled"] = stats.compiled;
-    return result;
+    return std::map<std::string, std::int64_t>{
+        {"hits", stats.hits}, {"misses", stats.misses}, {"compiled", stats.compiled}};
   });
   m.def("sgd_one", &sgd_one, py::arg("parameter"), py::arg("learning_rate"));
 }

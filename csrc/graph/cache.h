@@ -51,7 +51,7 @@ struct Plans {
   std::uint64_t id = 0;
   std::vector<std::uint64_t> structure, shapes;
   std::int64_t runs = 0;                    // that went straight, as the first ones do
-  bool lost = false;             // somebody looked at what was not there any more
+  bool lost = false;                        // somebody looked at what was not there any more
   bool straight = false;                    // plans do not fit what the program does with this list
   std::vector<Spec> specs;                  // of the nodes' values
   std::vector<std::uint8_t> nodes, leaves;  // Look: what somebody looked at, by position, ever

@@ -55,6 +55,8 @@ class Session {
   // session_run.cpp
   void elide();
   void advance(int to);
+  template <class Action>
+  void guarded(const Action& action);
   Compiled& compiled(int to);
   void run(Compiled& plan, int to);
   void bind_values(Compiled& plan);
@@ -74,9 +76,10 @@ class Session {
   Compiled* ran_ = nullptr;       // whose earlier phases were run
   int asked_ = 0, done_ = 0;      // how many phases
   bool straight_ = true;          // what was done left all values
-  bool changed_ = false;          // a leaf may not be what Forward read, and what it read is not known any more
-  std::vector<std::pair<NodeRef, Tensor>> before_;  // what Forward read, of leaves that may have been written since
-  std::uint64_t adopted_ = 0;     // Plans::looked, plus one, when values of these nodes were last let go
+  bool changed_ = false;  // a leaf may not be what Forward read, and what it read is not known any more
+  std::vector<std::pair<NodeRef, Tensor>>
+      before_;                 // what Forward read, of leaves that may have been written since
+  std::uint64_t adopted_ = 0;  // Plans::looked, plus one, when values of these nodes were last let go
   double rate_ = 0;
 };
 

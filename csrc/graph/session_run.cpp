@@ -41,6 +41,21 @@ void Session::elide() {
 
 void Session::finish() { advance(asked_); }
 
+// Does what was put off; a failure leaves no values, and the parameters as they were.
+template <class Action>
+void Session::guarded(const Action& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    forget();
+    throw Error(error.kind(),
+                text(error.what(), " (Found when the step was run, after the call that asked for it.)"));
+  } catch (...) {
+    forget();
+    throw;
+  }
+}
+
 void Session::advance(int to) {
   if (done_ >= to) return;
   Compiled* plan = nullptr;
@@ -50,16 +65,7 @@ void Session::advance(int to) {
     plans_->straight = true;
   }
   if (!plan) return settle();
-  try {
-    run(*plan, to);
-  } catch (const Error& error) {
-    forget();
-    throw Error(error.kind(),
-                text(error.what(), " (Found when the step was run, after the call that asked for it.)"));
-  } catch (...) {
-    forget();
-    throw;
-  }
+  guarded([&] { run(*plan, to); });
   done_ = to;
   changed_ |= to == 3;
 }
@@ -141,15 +147,9 @@ std::vector<Node*> Session::parameters_of(const Target& target) const {
 void Session::settle() {
   if (!plans_ || straight_) return;
   if (changed_) return finish();
-  const int asked = asked_;
-  try {
-    fill();
-  } catch (...) {
-    forget();
-    throw;
-  }
+  guarded([&] { fill(); });
   straight_ = true;
-  done_ = asked;
+  done_ = asked_;
   adopted_ = 0;
 }
 
@@ -193,8 +193,8 @@ void Session::fill() {
   if (asked_ == 3 && done_ < 3) sgd(parameters, rate_);
 }
 
-// Whoever is given a leaf's array may write it. Before Backward, what it holds now is remembered, so that values
-// that are missing can still be computed.
+// Whoever is given a leaf's array may write it. Before Backward, what it holds now is remembered, so that
+// values that are missing can still be computed.
 void Session::expect_write(Node& leaf) {
   if (asked_ > 1) {
     changed_ = true;

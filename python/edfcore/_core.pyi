@@ -34,6 +34,7 @@ class Node:
     """
 
     name: str
+    overridden: bool
     def __init__(self, *, parameter: bool, value: typing.Any = None) -> None: ...
     def addgrad(self, delta: typing.Any) -> None: ...
     def backward(self) -> None: ...
@@ -206,6 +207,17 @@ def isa() -> str:
     The instruction set that CPU kernels run in.
     """
 
+def keep(node: Node) -> None: ...
+def keep_all(on: bool) -> None:
+    """
+    Runs every step node by node, so that all values stay.
+    """
+
+def leave() -> None:
+    """
+    Finishes the step that is under way and lets go of its nodes.
+    """
+
 def live_nodes() -> int:
     """
     Nodes alive in the engine, whoever holds them.
@@ -214,6 +226,7 @@ def live_nodes() -> int:
 def memory_stats(device: str) -> dict[str, int]: ...
 def num_threads() -> int: ...
 def plan(comp_nodes: typing.Any, parameters: typing.Any, loss: typing.Any) -> Plan: ...
+def plan_stats() -> dict[str, int]: ...
 def record(node: Node, op: Op, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None) -> None:
     """
     Makes `node`, an instance of a subclass whose constructor runs, the node of an op.
@@ -247,6 +260,11 @@ def set_package_directory(directory: str) -> None:
     """
 
 def set_recorder(function: typing.Any) -> None: ...
+def set_straight_runs(n: int) -> int:
+    """
+    How often a graph runs node by node before it is planned; returns what was set before.
+    """
+
 def set_watch_nan(on: bool) -> None: ...
 def sgd(parameters: typing.Any, learning_rate: typing.Any) -> None: ...
 def sgd_one(parameter: Node, learning_rate: typing.Any) -> None: ...
