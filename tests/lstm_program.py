@@ -90,7 +90,9 @@ class CharacterLSTM:
             return edf.Parameter(random.uniform(-bound, bound, (n, m)))
 
         def affine(n: int, m: int) -> Any:
-            return [matrix(n, m), edf.Parameter(np.zeros(m))]
+            made = edf.ParameterPackage()
+            made.w, made.b = matrix(n, m), edf.Parameter(np.zeros(m))
+            return made
 
         self.table = edf.Parameter(random.normal(size=(classes, embedding)))
         self.into = {gate: affine(embedding, width) for gate in GATES}

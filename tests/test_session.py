@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 import threading
@@ -201,12 +202,11 @@ def test_a_bad_label_is_found_when_the_step_is_run_and_changes_nothing(fresh: No
     step(loss)
     with pytest.raises(edf.DataError) as caught:
         _ = loss.value
-    assert "[log_loss] input 1 holds 9 at position 3: valid values are 0 to 4. Node made at" in str(
-        caught.value
-    )
-    assert str(caught.value).endswith("(Found when the step was run, after the call that asked for it.)") or (
-        edf.get_device() != "cpu"
-    )
+    found = "[log_loss] input 1 holds 9 at position 3: valid values are 0 to 4."
+    assert str(caught.value).startswith(found)
+    if edf.get_device() == "cpu":  # a GPU finds it out when nobody knows any more which node it was
+        where = r" Node made at .*\(Found when the step was run, after the call that asked for it\.\)$"
+        assert re.search(where, str(caught.value))
     for now, then in zip(weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
     y.value = examples(6)[1]

@@ -2,6 +2,7 @@
 #include "graph/plan.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 namespace edfcore {
@@ -114,6 +115,53 @@ void prune(Trace& trace) {
   trace.steps.resize(kept);
 }
 
+void share(Trace& trace) {
+  // A step in the place of its input, with what its op is asked for beside it.
+  const auto specs = [&](const TraceStep& step) {
+    Small<Spec> in;
+    for (const std::int32_t value : step.in) in.push_back(spec_of(trace, value));
+    return in;
+  };
+  const auto shared = [&](const TraceStep& step) -> const Sharing* {
+    const Sharing* sharing = step.op->shares;
+    return sharing && sharing->worth(specs(step), step.attrs, trace.device.type) ? sharing : nullptr;
+  };
+  std::map<std::pair<const Op*, std::int32_t>, std::pair<int, std::int32_t>> uses;  // how often; the value
+  for (const TraceStep& step : trace.steps)
+    if (const Sharing* s = shared(step))
+      ++uses.emplace(std::pair(s->step, step.in[static_cast<std::size_t>(s->input)]), std::pair(0, -1))
+            .first->second.first;
+  std::vector<TraceStep> steps;
+  steps.reserve(trace.steps.size());
+  for (TraceStep& step : trace.steps) {
+    if (const Sharing* s = shared(step)) {
+      std::int32_t& input = step.in[static_cast<std::size_t>(s->input)];
+      auto& [count, made] = uses.at({s->step, input});
+      if (count > 1) {
+        if (made < 0) {
+          TraceStep own;
+          own.op = own.written = s->step;
+          own.phase = step.phase;
+          own.place = step.place;
+          Spec out;
+          Inference inference{
+              *own.op, {&trace.values[static_cast<std::size_t>(input)].spec, 1}, own.attrs, {&out, 1}};
+          own.op->infer(inference);
+          made = static_cast<std::int32_t>(trace.values.size());
+          trace.values.push_back({out});
+          own.in.push_back(input);
+          own.out.push_back(made);
+          steps.push_back(std::move(own));
+        }
+        input = made;
+        s->attrs(step.attrs);
+      }
+    }
+    steps.push_back(std::move(step));
+  }
+  trace.steps = std::move(steps);
+}
+
 void hasten_updates(Trace& trace) {
   const std::size_t n = trace.steps.size();
   std::vector<std::size_t> last_touch(trace.values.size(), 0), defined(trace.values.size(), 0);
@@ -175,6 +223,7 @@ Plan compile(Trace trace, const CompileOptions& options) {
   Plan plan;
   drop_unread(trace);
   prune(trace);
+  share(trace);
   if (options.whole) hasten_updates(trace);
   plan.groups = options.blocks ? fuse(trace, options.whole) : one_by_one(trace);
   plan.trace = std::move(trace);

@@ -57,6 +57,9 @@ void drop_unread(Trace& trace);
 // in the data.
 void prune(Trace& trace);
 
+// Does once what several steps would do to the same input, each for itself.
+void share(Trace& trace);
+
 // Moves every update in place to the first moment at which nothing needs the old value any more.
 void hasten_updates(Trace& trace);
 

@@ -118,6 +118,16 @@ std::int64_t scratch_matmul(std::span<const Spec> in, std::span<const Spec> out,
   return each * (rows * columns * depth < (1 << 18) ? std::min(batch, std::int64_t{64}) : 1);
 }
 
+// Products with the same matrix transposed, as the steps of a recurrent net are on the way back.
+bool transposes(std::span<const Spec> in, const Attrs& attrs, DeviceType device) {
+  return attrs.trans_b && in[1].shape.rank() == 2 && device == DeviceType::cpu;
+}
+
+const Sharing of_transposed = {
+    .input = 1, .step = &transpose, .worth = transposes, .attrs = [](Attrs& attrs) {
+      attrs.trans_b = false;
+    }};
+
 std::int64_t flops_matmul(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs) {
   return 2 * out[0].shape.size() * in[0].shape[attrs.trans_a ? -2 : -1] +
          (in.size() > 2 ? out[0].shape.size() : 0);
@@ -132,6 +142,7 @@ const Op matmul = {.name = "matmul",
                    .cuda = EDF_CUDA_KERNEL(matmul_kernel),
                    .vjp = vjp_matmul,
                    .scratch = scratch_matmul,
+                   .shares = &of_transposed,
                    .flops = flops_matmul};
 
 const Op affine = {.name = "affine",

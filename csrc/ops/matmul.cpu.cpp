@@ -21,6 +21,8 @@ constexpr std::int64_t chunk_work = 1 << 18;   // multiply-adds in a chunk, at l
 constexpr std::int64_t unpacked_rows = 96;     // fewer rows do not repay the copying of the right operand
 constexpr std::int64_t unpacked_columns = 96;  // fewer columns do not repay that of the left one
 
+constexpr std::int64_t few = 2;  // rows: a panel is read once or twice
+
 template <class T>
 constexpr std::int64_t panel_width = tile_vectors * lanes<T>;
 
@@ -46,7 +48,7 @@ struct Product {
 
   // A panel of whole vectors can be read where it is, one row of b after the other.
   bool packs_right(std::int64_t panel) const {
-    return trans_b || width(panel) < panel_width<T> || rows > unpacked_rows;
+    return trans_b || (width(panel) < panel_width<T> && rows > few) || rows > unpacked_rows;
   }
   // So can the rows of a, unless they lie a multiple of a large power of two apart, and compete for the same
   // cache lines.
@@ -71,7 +73,8 @@ Left<T> left_tile(const Product<T>& p, std::int64_t strip, std::int64_t k) {
   return {p.a + i * p.depth + k, p.depth, 1};
 }
 
-template <class T, int Rows, int Vectors>
+// `Masked`: b has no more than `width` columns to read.
+template <class T, int Rows, int Vectors, bool Masked = false>
 void tile(Left<T> a, const T* b, std::int64_t b_step, T* c, std::int64_t c_step, std::int64_t width,
           std::int64_t depth, bool first) {
   Vector<T> acc[Rows][Vectors] = {};
@@ -81,7 +84,8 @@ void tile(Left<T> a, const T* b, std::int64_t b_step, T* c, std::int64_t c_step,
         acc[r][v] = load_first(c + r * c_step + v * lanes<T>, width - v * lanes<T>);
   for (std::int64_t k = 0; k < depth; ++k, a.data += a.step, b += b_step) {
     Vector<T> right[Vectors];
-    for (int v = 0; v < Vectors; ++v) right[v] = load(b + v * lanes<T>);
+    for (int v = 0; v < Vectors; ++v)
+      right[v] = Masked ? load_first(b + v * lanes<T>, width - v * lanes<T>) : load(b + v * lanes<T>);
     for (int r = 0; r < Rows; ++r) {
       const Vector<T> left = broadcast(a.data[r * a.row]);
       for (int v = 0; v < Vectors; ++v) acc[r][v] = multiply_add(left, right[v], acc[r][v]);
@@ -103,6 +107,21 @@ void tile_of(std::int64_t rows, Left<T> a, const T* b, std::int64_t b_step, T* c
     tile<T, Rows, tile_vectors>(a, b, b_step, c, c_step, width, depth, first);
   else
     tile<T, Rows, 1>(a, b, b_step, c, c_step, width, depth, first);
+}
+
+// Few rows leave most registers free, and one multiply-add waits for another: columns of several panels then
+// go side by side, in b where it is.
+constexpr std::int64_t side_by_side = 4;
+
+template <class T, int Vectors, bool Masked>
+void few_rows(const Product<T>& p, std::int64_t k, std::int64_t j, std::int64_t depth) {
+  const T* b = p.b + k * p.columns + j;
+  const std::int64_t width = smaller(Vectors * lanes<T>, p.columns - j);
+  const Left<T> a = left_tile(p, 0, k);
+  if (p.rows == 1)
+    tile<T, 1, Vectors, Masked>(a, b, p.columns, p.c + j, p.columns, width, depth, k == 0);
+  else
+    tile<T, 2, Vectors, Masked>(a, b, p.columns, p.c + j, p.columns, width, depth, k == 0);
 }
 
 // Columns of the right operand side by side, padded with zeros to whole vectors.
@@ -170,6 +189,17 @@ void multiply_block(const Product<T>& p, std::int64_t s0, std::int64_t s1, std::
     for (std::int64_t panel = p0; panel < p1; ++panel) {
       const std::int64_t j = panel * panel_width<T>;
       const bool packed = p.packs_right(panel);
+      if (p.rows <= few && !packed) {
+        const bool several = panel + side_by_side <= p1 && j + side_by_side * panel_width<T> <= p.columns;
+        if (several)
+          few_rows<T, side_by_side * tile_vectors, false>(p, k, j, depth);
+        else if (p.width(panel) == panel_width<T>)
+          few_rows<T, tile_vectors, false>(p, k, j, depth);
+        else
+          few_rows<T, tile_vectors, true>(p, k, j, depth);
+        panel += several ? side_by_side - 1 : 0;
+        continue;
+      }
       const std::int64_t b_step = packed ? panel_width<T> : p.columns;
       const T* b = packed ? p.right_panel(panel) + k * b_step : p.b + k * b_step + j;
       for (std::int64_t s = s0; s < s1; ++s)

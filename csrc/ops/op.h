@@ -71,6 +71,15 @@ struct Fusion {
   const Op* into = nullptr;
 };
 
+// "When several steps do this to the same input, each for itself, one step can do it for all": input `input`
+// goes through `step` first, and `attrs` then say so. Only where `worth` it, for these shapes.
+struct Sharing {
+  std::int32_t input = 0;
+  const Op* step = nullptr;
+  bool (*worth)(std::span<const Spec> in, const Attrs&, DeviceType) = nullptr;
+  void (*attrs)(Attrs&) = nullptr;
+};
+
 enum OpFlags : std::uint32_t {
   op_internal = 1u << 0,       // emitted by vjps only; has no Python function
   op_no_grad = 1u << 1,        // has no vjp, by design
@@ -95,6 +104,7 @@ struct Op {
                           DeviceType) = nullptr;
   std::int32_t inplace = -1;  // input whose memory output 0 may take when that input dies here
   const Fusion* fuses = nullptr;
+  const Sharing* shares = nullptr;
   std::uint32_t flags = 0;
   std::int32_t outputs = 1;
   std::uint32_t unread =

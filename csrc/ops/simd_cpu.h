@@ -78,6 +78,21 @@ void store(T* to, Vector<T> v) {
 }
 
 // The first n lanes of a vector; n <= 0 touches no memory, and more than there are means all.
+#if defined(__AVX512F__)
+inline unsigned first_lanes(std::int64_t n) { return n <= 0 ? 0u : n >= 32 ? ~0u : (1u << n) - 1u; }
+inline FloatVector load_first(const float* from, std::int64_t n) {
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>(first_lanes(n)), from);
+}
+inline DoubleVector load_first(const double* from, std::int64_t n) {
+  return _mm512_maskz_loadu_pd(static_cast<__mmask8>(first_lanes(n)), from);
+}
+inline void store_first(float* to, FloatVector v, std::int64_t n) {
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>(first_lanes(n)), v);
+}
+inline void store_first(double* to, DoubleVector v, std::int64_t n) {
+  _mm512_mask_storeu_pd(to, static_cast<__mmask8>(first_lanes(n)), v);
+}
+#else
 template <class T>
 Vector<T> load_first(const T* from, std::int64_t n) {
   if (n >= lanes<T>) return load(from);
@@ -90,6 +105,7 @@ void store_first(T* to, Vector<T> v, std::int64_t n) {
   if (n >= lanes<T>) return store(to, v);
   if (n > 0) memcpy(to, &v, static_cast<size_t>(n) * sizeof(T));
 }
+#endif
 
 template <class V, int... I>
 V interleave(V a, V b, std::integer_sequence<int, I...>, int half) {
