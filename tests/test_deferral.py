@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import edfcore as edf
 from edfcore import _core
 from references import Array
-from test_fuzz import DIGITS, GENES, RATE, RECORDED, Program, made_program, nodes
+from test_fuzz import DIGITS, GENES, RATE, RECORDED, THREADS, Program, made_program, nodes
 
 PLACES = ("Forward", "Backward", "SGD", "feed", "build")
 Actions = list[tuple[int, str, str]]  # in which step, after which call, and the source
@@ -106,6 +106,7 @@ def run(program: Program, actions: Actions, trains: list[int]) -> tuple[list[Arr
 def check(program: Program, before: Actions, actions: Actions, trains: list[int], straight: int) -> None:
     """Run it node by node, then as plans, which have first seen the program do something else."""
     edf.keep("all")
+    edf.set_num_threads(1)
     want, none = run(program, actions, trains)
     assert none == 0
     edf.keep("looked")
@@ -114,6 +115,7 @@ def check(program: Program, before: Actions, actions: Actions, trains: list[int]
     try:
         run(program, before, trains[::-1])
         for attempt in range(20):  # what was gone is kept from then on
+            edf.set_num_threads(THREADS[(program.turn + attempt) % len(THREADS)])
             got, gone = run(program, actions, trains)
             assert len(got) == len(want) or gone, f"{len(got)} and {len(want)} things were seen"
             if len(got) == len(want):

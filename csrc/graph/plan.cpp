@@ -115,6 +115,43 @@ void prune(Trace& trace) {
   trace.steps.resize(kept);
 }
 
+void accumulate(Trace& trace) {
+  const std::size_t n = trace.values.size();
+  std::vector<std::int32_t> readers(n, 0), maker(n, -1);
+  for (std::size_t s = 0; s < trace.steps.size(); ++s) {
+    for (const std::int32_t value : trace.steps[s].in) ++readers[static_cast<std::size_t>(value)];
+    for (const std::int32_t value : trace.steps[s].out)
+      maker[static_cast<std::size_t>(value)] = static_cast<std::int32_t>(s);
+  }
+  // The step that makes a value for one reader alone, if its op can add to something.
+  const auto adds = [&](std::int32_t value) -> TraceStep* {
+    const auto v = static_cast<std::size_t>(value);
+    if (maker[v] < 0 || readers[v] != 1 || trace.values[v].slot >= 0) return nullptr;
+    TraceStep& step = trace.steps[static_cast<std::size_t>(maker[v])];
+    if (!step.op || !step.op->accumulates) return nullptr;
+    Small<Spec> in;
+    for (const std::int32_t i : step.in) in.push_back(spec_of(trace, i));
+    return step.op->accumulates->worth(in, step.attrs, trace.device.type) ? &step : nullptr;
+  };
+  for (TraceStep& sum : trace.steps) {
+    if (!sum.op || !(sum.op->flags & op_sums) || !is_elementwise(trace, sum)) continue;
+    for (std::size_t i : {std::size_t{1}, std::size_t{0}}) {  // what was made last first
+      TraceStep* step = sum.in[0] == sum.in[1] ? nullptr : adds(sum.in[i]);
+      if (!step || step->phase != sum.phase) continue;
+      Small<std::int32_t> in;
+      in.push_back(sum.in[1 - i]);
+      for (const std::int32_t value : step->in) in.push_back(value);
+      sum.op = step->op->accumulates->into;
+      sum.written = step->written;
+      sum.attrs = step->attrs;
+      sum.in = std::move(in);
+      step->op = nullptr;
+      break;
+    }
+  }
+  std::erase_if(trace.steps, [](const TraceStep& step) { return !step.op; });
+}
+
 void share(Trace& trace) {
   // A step in the place of its input, with what its op is asked for beside it.
   const auto specs = [&](const TraceStep& step) {
@@ -224,6 +261,7 @@ Plan compile(Trace trace, const CompileOptions& options) {
   drop_unread(trace);
   prune(trace);
   share(trace);
+  accumulate(trace);
   if (options.whole) hasten_updates(trace);
   plan.groups = options.blocks ? fuse(trace, options.whole) : one_by_one(trace);
   plan.trace = std::move(trace);

@@ -57,6 +57,9 @@ void drop_unread(Trace& trace);
 // in the data.
 void prune(Trace& trace);
 
+// A sum with what a step made for it alone becomes one step with that, where the step's op can do both.
+void accumulate(Trace& trace);
+
 // Does once what several steps would do to the same input, each for itself.
 void share(Trace& trace);
 

@@ -126,7 +126,7 @@ void vjp_greater_share(Builder& b, const VjpArgs& args) {
 
 }  // namespace
 
-#define EDF_DEFINE_BINARY(op, check)                   \
+#define EDF_DEFINE_BINARY(op, check, more)             \
   const Op op = {.name = #op,                          \
                  .arity = 2,                           \
                  .infer = check,                       \
@@ -134,14 +134,14 @@ void vjp_greater_share(Builder& b, const VjpArgs& args) {
                  .cuda = EDF_CUDA_KERNEL(op##_kernel), \
                  .vjp = vjp_##op,                      \
                  .inplace = 0,                         \
-                 .flags = op_elementwise | op_takes_numbers};
-EDF_DEFINE_BINARY(add, infer_arithmetic)
-EDF_DEFINE_BINARY(sub, infer_arithmetic)
-EDF_DEFINE_BINARY(mul, infer_arithmetic)
-EDF_DEFINE_BINARY(div, infer_floating)
-EDF_DEFINE_BINARY(pow, infer_floating)
-EDF_DEFINE_BINARY(maximum, infer_arithmetic)
-EDF_DEFINE_BINARY(minimum, infer_arithmetic)
+                 .flags = op_elementwise | op_takes_numbers | more};
+EDF_DEFINE_BINARY(add, infer_arithmetic, op_sums)
+EDF_DEFINE_BINARY(sub, infer_arithmetic, 0)
+EDF_DEFINE_BINARY(mul, infer_arithmetic, 0)
+EDF_DEFINE_BINARY(div, infer_floating, 0)
+EDF_DEFINE_BINARY(pow, infer_floating, 0)
+EDF_DEFINE_BINARY(maximum, infer_arithmetic, 0)
+EDF_DEFINE_BINARY(minimum, infer_arithmetic, 0)
 #undef EDF_DEFINE_BINARY
 
 const Op pow_partial = {.name = "pow_partial",

@@ -7,6 +7,7 @@
 namespace edfcore {
 
 EDF_KERNEL(matmul)
+EDF_KERNEL(matmul_add)
 EDF_KERNEL(affine)
 
 namespace ops {
@@ -123,15 +124,37 @@ bool transposes(std::span<const Spec> in, const Attrs& attrs, DeviceType device)
   return attrs.trans_b && in[1].shape.rank() == 2 && device == DeviceType::cpu;
 }
 
-const Sharing of_transposed = {
-    .input = 1, .step = &transpose, .worth = transposes, .attrs = [](Attrs& attrs) {
-      attrs.trans_b = false;
-    }};
-
 std::int64_t flops_matmul(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs) {
   return 2 * out[0].shape.size() * in[0].shape[attrs.trans_a ? -2 : -1] +
          (in.size() > 2 ? out[0].shape.size() : 0);
 }
+
+void infer_matmul_add(Inference& inf) {
+  Inference product{inf.op, inf.in.subspan(1), inf.attrs, inf.out};
+  infer_matmul(product);
+  if (!(inf.in[0] == inf.out[0]))
+    inf.shape_error("c has shape ", inf.in[0].shape, " and the product has shape ", inf.out[0].shape, ".");
+}
+
+std::int64_t scratch_matmul_add(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
+                                DeviceType device) {
+  return scratch_matmul(in.subspan(1), out, attrs, device);
+}
+
+std::int64_t flops_matmul_add(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs) {
+  return flops_matmul(in.subspan(1, 2), out, attrs) + out[0].shape.size();
+}
+
+// The gradients of one matrix from several steps of a recurrent net.
+const Accumulation into_sum = {.into = &matmul_add,
+                               .worth = [](std::span<const Spec>, const Attrs&, DeviceType device) {
+                                 return device == DeviceType::cpu;
+                               }};
+
+const Sharing of_transposed = {
+    .input = 1, .step = &transpose, .worth = transposes, .attrs = [](Attrs& attrs) {
+      attrs.trans_b = false;
+    }};
 
 }  // namespace
 
@@ -143,7 +166,18 @@ const Op matmul = {.name = "matmul",
                    .vjp = vjp_matmul,
                    .scratch = scratch_matmul,
                    .shares = &of_transposed,
+                   .accumulates = &into_sum,
                    .flops = flops_matmul};
+
+const Op matmul_add = {.name = "matmul_add",
+                       .arity = 3,
+                       .infer = infer_matmul_add,
+                       .cpu = EDF_CPU_KERNEL(matmul_add_kernel),
+                       .cuda = EDF_CUDA_KERNEL(matmul_add_kernel),
+                       .scratch = scratch_matmul_add,
+                       .inplace = 0,
+                       .flags = op_internal | op_no_grad,
+                       .flops = flops_matmul_add};
 
 const Op affine = {.name = "affine",
                    .arity = 3,

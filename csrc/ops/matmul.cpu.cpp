@@ -35,6 +35,7 @@ struct Product {
   const T *a, *b;
   bool trans_a, trans_b;
   T* c;
+  const T* plus;    // what the product is added to, or null; may be c itself
   T *right, *left;  // room for copies of b in panels and of a in strips of tile_rows
 
   std::int64_t panels() const { return ceil_div(columns, panel_width<T>); }
@@ -75,8 +76,8 @@ Left<T> left_tile(const Product<T>& p, std::int64_t strip, std::int64_t k) {
 
 // `Masked`: b has no more than `width` columns to read.
 template <class T, int Rows, int Vectors, bool Masked = false>
-void tile(Left<T> a, const T* b, std::int64_t b_step, T* c, std::int64_t c_step, std::int64_t width,
-          std::int64_t depth, bool first) {
+void tile(Left<T> a, const T* b, std::int64_t b_step, T* c, const T* plus, std::int64_t c_step,
+          std::int64_t width, std::int64_t depth, bool first) {
   Vector<T> acc[Rows][Vectors] = {};
   if (!first)
     for (int r = 0; r < Rows; ++r)
@@ -91,6 +92,10 @@ void tile(Left<T> a, const T* b, std::int64_t b_step, T* c, std::int64_t c_step,
       for (int v = 0; v < Vectors; ++v) acc[r][v] = multiply_add(left, right[v], acc[r][v]);
     }
   }
+  if (plus)
+    for (int r = 0; r < Rows; ++r)
+      for (int v = 0; v < Vectors; ++v)
+        acc[r][v] += load_first(plus + r * c_step + v * lanes<T>, width - v * lanes<T>);
   for (int r = 0; r < Rows; ++r)
     for (int v = 0; v < Vectors; ++v)
       store_first(c + r * c_step + v * lanes<T>, acc[r][v], width - v * lanes<T>);
@@ -98,15 +103,15 @@ void tile(Left<T> a, const T* b, std::int64_t b_step, T* c, std::int64_t c_step,
 
 // The tile of the right number of rows and vectors, both constants to the compiler.
 template <class T, int Rows = tile_rows>
-void tile_of(std::int64_t rows, Left<T> a, const T* b, std::int64_t b_step, T* c, std::int64_t c_step,
-             std::int64_t width, std::int64_t depth, bool first) {
+void tile_of(std::int64_t rows, Left<T> a, const T* b, std::int64_t b_step, T* c, const T* plus,
+             std::int64_t c_step, std::int64_t width, std::int64_t depth, bool first) {
   if constexpr (Rows > 1) {
-    if (rows < Rows) return tile_of<T, Rows - 1>(rows, a, b, b_step, c, c_step, width, depth, first);
+    if (rows < Rows) return tile_of<T, Rows - 1>(rows, a, b, b_step, c, plus, c_step, width, depth, first);
   }
   if (width > lanes<T>)
-    tile<T, Rows, tile_vectors>(a, b, b_step, c, c_step, width, depth, first);
+    tile<T, Rows, tile_vectors>(a, b, b_step, c, plus, c_step, width, depth, first);
   else
-    tile<T, Rows, 1>(a, b, b_step, c, c_step, width, depth, first);
+    tile<T, Rows, 1>(a, b, b_step, c, plus, c_step, width, depth, first);
 }
 
 // Few rows leave most registers free, and one multiply-add waits for another: columns of several panels then
@@ -118,10 +123,11 @@ void few_rows(const Product<T>& p, std::int64_t k, std::int64_t j, std::int64_t 
   const T* b = p.b + k * p.columns + j;
   const std::int64_t width = smaller(Vectors * lanes<T>, p.columns - j);
   const Left<T> a = left_tile(p, 0, k);
+  const T* plus = p.plus ? p.plus + j : nullptr;
   if (p.rows == 1)
-    tile<T, 1, Vectors, Masked>(a, b, p.columns, p.c + j, p.columns, width, depth, k == 0);
+    tile<T, 1, Vectors, Masked>(a, b, p.columns, p.c + j, plus, p.columns, width, depth, k == 0);
   else
-    tile<T, 2, Vectors, Masked>(a, b, p.columns, p.c + j, p.columns, width, depth, k == 0);
+    tile<T, 2, Vectors, Masked>(a, b, p.columns, p.c + j, plus, p.columns, width, depth, k == 0);
 }
 
 // Columns of the right operand side by side, padded with zeros to whole vectors.
@@ -184,8 +190,10 @@ void pack(const Product<T>& p) {
 // Strips [s0, s1) by panels [p0, p1).
 template <class T>
 void multiply_block(const Product<T>& p, std::int64_t s0, std::int64_t s1, std::int64_t p0, std::int64_t p1) {
-  for (std::int64_t k = 0; k == 0 || k < p.depth; k += depth_block) {
-    const std::int64_t depth = smaller(depth_block, p.depth - k);
+  // What the product is added to comes last, so c cannot hold parts of the product before.
+  const std::int64_t block = p.plus ? p.depth : depth_block;
+  for (std::int64_t k = 0; k == 0 || k < p.depth; k += block) {
+    const std::int64_t depth = smaller(block, p.depth - k);
     for (std::int64_t panel = p0; panel < p1; ++panel) {
       const std::int64_t j = panel * panel_width<T>;
       const bool packed = p.packs_right(panel);
@@ -203,8 +211,9 @@ void multiply_block(const Product<T>& p, std::int64_t s0, std::int64_t s1, std::
       const std::int64_t b_step = packed ? panel_width<T> : p.columns;
       const T* b = packed ? p.right_panel(panel) + k * b_step : p.b + k * b_step + j;
       for (std::int64_t s = s0; s < s1; ++s)
-        tile_of<T>(p.height(s), left_tile(p, s, k), b, b_step, p.c + s * tile_rows * p.columns + j, p.columns,
-                   p.width(panel), depth, k == 0);
+        tile_of<T>(p.height(s), left_tile(p, s, k), b, b_step, p.c + s * tile_rows * p.columns + j,
+                   p.plus ? p.plus + s * tile_rows * p.columns + j : nullptr, p.columns, p.width(panel),
+                   depth, k == 0);
     }
   }
 }
@@ -245,12 +254,14 @@ Product<T> product_of_batch(Product<T> p, bool shared_a, bool shared_b, std::int
   if (!shared_a) p.a += i * p.rows * p.depth;
   if (!shared_b) p.b += i * p.depth * p.columns;
   p.c += i * p.rows * p.columns;
+  if (p.plus) p.plus += i * p.rows * p.columns;
   return p;
 }
 
 template <class T>
-void launch_product(const Launch& launch, bool trans_a, bool trans_b, const T* bias) {
-  const View &a = launch.in[0], &b = launch.in[1], &c = launch.out[0];
+void launch_product(const Launch& launch, const View* in, bool trans_a, bool trans_b, const T* bias,
+                    const T* plus) {
+  const View &a = in[0], &b = in[1], &c = launch.out[0];
   if (c.size == 0) return;
   Product<T> p = {c.dims[c.rank - 2],
                   c.dims[c.rank - 1],
@@ -260,6 +271,7 @@ void launch_product(const Launch& launch, bool trans_a, bool trans_b, const T* b
                   trans_a,
                   trans_b,
                   pointer<T>(c),
+                  plus,
                   static_cast<T*>(launch.scratch),
                   nullptr};
   std::int64_t batch = c.size / (p.rows * p.columns);
@@ -290,14 +302,22 @@ void launch_product(const Launch& launch, bool trans_a, bool trans_b, const T* b
 void matmul_kernel(const Launch& launch) {
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch_product<T>(launch, launch.attrs->trans_a, launch.attrs->trans_b, nullptr);
+    launch_product<T>(launch, launch.in, launch.attrs->trans_a, launch.attrs->trans_b, nullptr, nullptr);
+  });
+}
+
+void matmul_add_kernel(const Launch& launch) {
+  visit_floating(launch.out[0].dtype, [&](auto zero) {
+    using T = decltype(zero);
+    launch_product<T>(launch, launch.in + 1, launch.attrs->trans_a, launch.attrs->trans_b, nullptr,
+                      pointer<const T>(launch.in[0]));
   });
 }
 
 void affine_kernel(const Launch& launch) {
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch_product<T>(launch, false, false, pointer<const T>(launch.in[2]));
+    launch_product<T>(launch, launch.in, false, false, pointer<const T>(launch.in[2]), nullptr);
   });
 }
 

@@ -27,10 +27,11 @@ struct Tiling {
 template <class T>
 struct Problem {
   std::int64_t m, n, k;
-  const T* a;     // (m, k), or (k, m) to be transposed
-  const T* b;     // (k, n), or (n, k) to be transposed
-  const T* bias;  // (n,) or null
-  T* c;           // (m, n), or one such for each split
+  const T* a;              // (m, k), or (k, m) to be transposed
+  const T* b;              // (k, n), or (n, k) to be transposed
+  const T* plus;           // what is added to the product, or null: a row (n,) for all rows, or one like c
+  std::int64_t plus_step;  // from one row to the next: 0 or n
+  T* c;                    // (m, n), or one such for each split
   std::int64_t k_per_split;
   std::int64_t tiles_n;
   bool wide_a, wide_b;                 // rows can be read in packs of four
@@ -180,6 +181,7 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
   }
 
   T* c = p.c + (static_cast<std::int64_t>(blockIdx.y) * p.batch + nth) * p.m * p.n;
+  const T* plus = p.plus == nullptr ? nullptr : p.plus + nth * p.m * p.plus_step;
   EDF_UNROLL
   for (int i = 0; i < Tile::TM; ++i) {
     const std::int64_t row = m0 + place_of<Tile::TM, threads_m>(thread_m, i);
@@ -187,7 +189,7 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
     for (int j = 0; j < Tile::TN; ++j) {
       const std::int64_t col = n0 + place_of<Tile::TN, Tile::threads_n>(thread_n, j);
       if (row < p.m && col < p.n)
-        c[row * p.n + col] = p.bias == nullptr ? acc[i][j] : acc[i][j] + p.bias[col];
+        c[row * p.n + col] = plus == nullptr ? acc[i][j] : acc[i][j] + plus[row * p.plus_step + col];
     }
   }
 }
@@ -195,12 +197,13 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
 // The splits of k, summed in their order.
 template <class T>
 __global__ void __launch_bounds__(block_threads)
-    sum_splits(const T* parts, const T* bias, T* c, std::int64_t size, std::int64_t n, int splits) {
+    sum_splits(const T* parts, const T* plus, std::int64_t plus_step, T* c, std::int64_t size, std::int64_t n,
+               int splits) {
   const std::int64_t i = thread_number();
   if (i >= size) return;
   T sum = parts[i];
   for (int s = 1; s < splits; ++s) sum += parts[s * size + i];
-  c[i] = bias == nullptr ? sum : sum + bias[divide(i, n).remainder];
+  c[i] = plus == nullptr ? sum : sum + plus[plus_step == 0 ? divide(i, n).remainder : i];
 }
 
 using Large = Tiling<128, 128, 8, 8, 8, 2>;
@@ -230,6 +233,7 @@ void launch_tiles(const Launch& l, Problem<T> p, bool trans_a, bool trans_b, std
       p.a += most * p.step_a;
       p.b += most * p.step_b;
       p.c += most * p.m * p.n;  // more than that many are not split
+      if (p.plus != nullptr) p.plus += most * p.m * p.plus_step;
     }
   };
   if (trans_a)
@@ -239,8 +243,8 @@ void launch_tiles(const Launch& l, Problem<T> p, bool trans_a, bool trans_b, std
 }
 
 template <class T>
-void product(const Launch& l, bool trans_a, bool trans_b, const T* bias) {
-  const View &a = l.in[0], &b = l.in[1], &c = l.out[0];
+void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const T* plus, bool whole) {
+  const View &a = in[0], &b = in[1], &c = l.out[0];
   if (c.size == 0) return;
   Problem<T> p{};
   p.m = c.dims[c.rank - 2];
@@ -260,27 +264,37 @@ void product(const Launch& l, bool trans_a, bool trans_b, const T* bias) {
   // k is split where scratch for the parts was asked for.
   const std::int64_t splits = l.scratch == nullptr ? 1 : matmul_splits(p.m, p.n, p.k, p.batch);
   p.c = splits > 1 ? static_cast<T*>(l.scratch) : pointer<T>(c);
-  p.bias = splits > 1 ? nullptr : bias;
+  p.plus = splits > 1 ? nullptr : plus;
+  p.plus_step = whole ? p.n : 0;
   p.k_per_split = (p.k + splits - 1) / splits;
   p.k_per_split = (p.k_per_split + 15) / 16 * 16;  // whole tiles, and packs that stay aligned
   visit_tiling<T>(p.m, p.n, p.batch,
                   [&](auto tile) { launch_tiles<decltype(tile)>(l, p, trans_a, trans_b, splits); });
   if (splits > 1)
     launch(sum_splits<T>, blocks_for(c.size, block_threads), block_threads, 0, l.stream,
-           static_cast<const T*>(p.c), bias, pointer<T>(c), c.size, p.n, static_cast<int>(splits));
+           static_cast<const T*>(p.c), plus, p.plus_step, pointer<T>(c), c.size, p.n,
+           static_cast<int>(splits));
 }
 
 }  // namespace
 
 void matmul_kernel(const Launch& l) {
-  visit_floating(l.out[0].dtype,
-                 [&](auto t) { product<decltype(t)>(l, l.attrs->trans_a, l.attrs->trans_b, nullptr); });
+  visit_floating(l.out[0].dtype, [&](auto t) {
+    product<decltype(t)>(l, l.in, l.attrs->trans_a, l.attrs->trans_b, nullptr, false);
+  });
+}
+
+void matmul_add_kernel(const Launch& l) {
+  visit_floating(l.out[0].dtype, [&](auto t) {
+    using T = decltype(t);
+    product<T>(l, l.in + 1, l.attrs->trans_a, l.attrs->trans_b, pointer<const T>(l.in[0]), true);
+  });
 }
 
 void affine_kernel(const Launch& l) {
   visit_floating(l.out[0].dtype, [&](auto t) {
     using T = decltype(t);
-    product<T>(l, false, false, pointer<const T>(l.in[2]));
+    product<T>(l, l.in, false, false, pointer<const T>(l.in[2]), false);
   });
 }
 

@@ -80,6 +80,13 @@ struct Sharing {
   void (*attrs)(Attrs&) = nullptr;
 };
 
+// "The sum of what this op makes and of something else is one step": `into` takes that first, and then this
+// op's inputs.
+struct Accumulation {
+  const Op* into = nullptr;
+  bool (*worth)(std::span<const Spec> in, const Attrs&, DeviceType) = nullptr;
+};
+
 enum OpFlags : std::uint32_t {
   op_internal = 1u << 0,       // emitted by vjps only; has no Python function
   op_no_grad = 1u << 1,        // has no vjp, by design
@@ -88,6 +95,7 @@ enum OpFlags : std::uint32_t {
   op_mutates = 1u << 4,        // the output is input 0, updated in place
   op_takes_numbers = 1u << 6,  // a bare number among the inputs takes the dtype of the others
   op_checks = 1u << 7,    // the kernel looks for errors in the data, and runs though nobody reads its output
+  op_sums = 1u << 8,      // the output is the sum of the two inputs
   op_producer = 1u << 5,  // some op fuses with it, so a node keeps its inputs even when no gradient is wanted
 };
 
@@ -105,6 +113,7 @@ struct Op {
   std::int32_t inplace = -1;  // input whose memory output 0 may take when that input dies here
   const Fusion* fuses = nullptr;
   const Sharing* shares = nullptr;
+  const Accumulation* accumulates = nullptr;
   std::uint32_t flags = 0;
   std::int32_t outputs = 1;
   std::uint32_t unread =
