@@ -17,6 +17,7 @@ from test_fuzz import DIGITS, GENES, RATE, RECORDED, THREADS, Program, made_prog
 
 PLACES = ("Forward", "Backward", "SGD", "feed", "build")
 Actions = list[tuple[int, str, str]]  # in which step, after which call, and the source
+UPDATES = (edf.SGD, edf.Momentum, edf.Adam)
 GONE = "is gone: nobody had looked at it before"
 
 
@@ -97,7 +98,7 @@ def run(program: Program, actions: Actions, trains: list[int]) -> tuple[list[Arr
             edf.Backward(scope["loss"])
             act(step, "Backward")
         if trains[step % len(trains)] > 1:
-            edf.SGD()
+            UPDATES[trains[step % len(trains)] - 2]()
             act(step, "SGD")
     seen += [np.array(leaf[name].value) for name in leaf if name[0] == "p"]
     return seen, gone
@@ -164,7 +165,7 @@ def test_steps_put_off_show_what_steps_at_once_show(device: str) -> None:
         suppress_health_check=list(hypothesis.HealthCheck),
         phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
     )  # fmt: skip
-    trains = st.lists(st.sampled_from([2, 2, 2, 1, 0]), min_size=1, max_size=3)
+    trains = st.lists(st.sampled_from([2, 2, 2, 3, 4, 1, 0]), min_size=1, max_size=3)
     genes = st.lists(DIGITS, max_size=12)
     given = hypothesis.given(
         GENES, st.tuples(DIGITS, DIGITS), genes, genes, trains, st.sampled_from([0, 0, 1, 2])

@@ -225,6 +225,23 @@ void update(const py::object& parameters, const py::object& given_rate) {
   if (current_device().type != DeviceType::cpu) check_status(current_device());
 }
 
+void optimise_all(const py::object& parameters, const py::object& given_rate, const std::string& name,
+                  double decay, double beta1, double beta2, double epsilon) {
+  const Rule rule{
+      name == "Adam" ? Rule::adam : Rule::momentum, as_rate(given_rate), decay, beta1, beta2, epsilon};
+  const py::list items = list_of(parameters);
+  std::vector<Node*> ours;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (!engine_updates(items[i]))
+      fail(ErrorKind::graph, name, ": Parameters[", i, "] is a ", Py_TYPE(items[i].ptr())->tp_name,
+           ", which the engine does not update.");
+    ours.push_back(&as_handle(items[i])->get());
+  }
+  const Turn turn;
+  session().optimise(ours, rule);
+  if (current_device().type != DeviceType::cpu) check_status(current_device());
+}
+
 void sgd_one(const Handle& handle, const py::object& learning_rate) {
   Node* const node = &handle.get();
   const double rate = as_rate(learning_rate);
@@ -359,6 +376,8 @@ void init_edf(py::module_& m) {
     return std::map<std::string, std::int64_t>{
         {"hits", stats.hits}, {"misses", stats.misses}, {"compiled", stats.compiled}};
   });
+  m.def("optimise", &optimise_all, py::arg("parameters"), py::arg("learning_rate"), py::arg("name"),
+        py::arg("decay") = 0.0, py::arg("beta1") = 0.0, py::arg("beta2") = 0.0, py::arg("epsilon") = 0.0);
   m.def("sgd_one", &sgd_one, py::arg("parameter"), py::arg("learning_rate"));
 }
 

@@ -213,6 +213,34 @@ py::tuple shape_tuple(const Shape& shape) {
   return result;
 }
 
+// What an update keeps: (first moment or None, second moment or None, steps).
+py::tuple get_optimised(const Handle& handle) {
+  const Optimised* kept = handle.get().optimised.get();
+  if (!kept) return py::make_tuple(py::none(), py::none(), 0);
+  const auto copy = [](const Tensor& tensor) -> py::object {
+    if (!tensor) return py::none();
+    return as_array(copy_to(tensor, cpu_device));
+  };
+  return py::make_tuple(copy(kept->first), copy(kept->second), kept->steps);
+}
+
+void set_optimised(const Handle& handle, const py::tuple& given) {
+  Node& node = handle.get();
+  if (given.size() != 3) throw py::value_error("optimised is (first moment, second moment, steps)");
+  auto kept = std::make_unique<Optimised>();
+  for (const std::size_t i : {0, 1}) {
+    if (given[i].is_none()) continue;
+    Tensor moment =
+        to_tensor(given[i], node.output.spec.dtype, node.device, what_is(node) + "a moment", false);
+    if (!(moment.spec == node.output.spec))
+      fail(ErrorKind::shape, what_is(node), "a moment of shape ", moment.spec.shape,
+           " was given to a parameter of shape ", node.output.spec.shape, ".", made_at(node));
+    (i == 0 ? kept->first : kept->second) = std::move(moment);
+  }
+  kept->steps = py::cast<std::int64_t>(given[2]);
+  node.optimised = std::move(kept);
+}
+
 py::handle handle_type;  // the class Node itself; lives as long as the module
 py::handle op_type;      // and the class Op
 
@@ -290,6 +318,7 @@ void init_handles(py::module_& m) {
       .def_property_readonly("shape", [](const Handle& h) { return shape_tuple(spec_of(h.get()).shape); })
       .def_property_readonly("has_value", [](const Handle& h) { return session().spec(h.get()) != nullptr; })
       .def_property_readonly("dtype", [](const Handle& h) { return from_dtype(spec_of(h.get()).dtype); })
+      .def_property("optimised", &get_optimised, &set_optimised)
       .def_property(
           "overridden", [](const Handle& h) { return h.get().overridden; },
           [](const Handle& h, bool on) { h.get().overridden = on; })

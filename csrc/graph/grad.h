@@ -43,4 +43,13 @@ double share_of_batch(std::span<const std::int64_t> shape);
 void sgd(std::span<Node* const> parameters, double learning_rate);
 void sgd(std::span<Node* const> parameters, double learning_rate, Builder& builder);
 
+// Updates that keep something from step to step (Node::optimised).
+struct Rule {
+  enum Kind : std::uint8_t { momentum, adam } kind = momentum;
+  double rate = 0;
+  double decay = 0;                          // of momentum
+  double beta1 = 0, beta2 = 0, epsilon = 0;  // of adam
+};
+void optimise(std::span<Node* const> parameters, const Rule& rule);
+
 }  // namespace edfcore

@@ -95,6 +95,12 @@ struct Shown {
   std::size_t deferred;  // and how many parts were deferred
 };
 
+// What a parameter's update keeps from one step to the next.
+struct Optimised {
+  Tensor first, second;    // moments of the gradient, like the parameter; null: none yet
+  std::int64_t steps = 0;  // taken so far
+};
+
 struct Node {
   std::atomic<std::int32_t> refs{0};
   Role role = Role::constant;
@@ -117,6 +123,7 @@ struct Node {
   std::vector<Edge> inputs;
   std::vector<Deferred> deferred;
   std::unique_ptr<Shown> shown;
+  std::unique_ptr<Optimised> optimised;
   Output output;  // the first, for nearly every op the only one
   std::vector<Output> more;
   std::string name;      // of a parameter, for weights and messages

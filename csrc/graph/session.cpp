@@ -64,6 +64,7 @@ void Session::forward(std::span<Node* const> nodes) {
   ran_ = nullptr;
   changed_ = false;
   before_.clear();
+  rule_.reset();
   straight_ = plans_->straight || plans_->runs < straight_runs;
   if (!straight_) {
     try {
@@ -113,12 +114,7 @@ void Session::backward(std::span<Node* const> nodes, std::span<Node* const> para
 }
 
 void Session::update(std::span<Node* const> parameters, double learning_rate) {
-  Target target;
-  const bool same =
-      plans_ && asked_ == 2 &&
-      target_of(parameters, *listing_.nodes[static_cast<std::size_t>(plans_->trained.back().target.loss)],
-                target) &&
-      target == plans_->trained.back().target;
+  const bool same = plans_ && asked_ == 2 && same_target(parameters);
   if (same && grown()) {  // all gradients are there
     sgd(parameters, learning_rate);
     asked_ = done_ = 3;
@@ -140,6 +136,30 @@ void Session::update(std::span<Node* const> parameters, double learning_rate) {
   if (handed_out()) finish();
 }
 
+void Session::optimise(std::span<Node* const> parameters, const Rule& rule) {
+  bool put_off = plans_ && asked_ == 2 && same_target(parameters);
+  for (Node* parameter : parameters) {  // whose gradients the update reads
+    if (!put_off)
+      look_at_grad(*parameter);
+    else if (listing_.has_leaf(*parameter))
+      put_off &= !plans_->look(true, parameter->position, looked_at_grad) || done_ == 0;
+  }
+  if (!put_off || straight_) {
+    settle();
+    for (Node* parameter : parameters)
+      if (parameter->elided && !parameter->output.grad) look_at_grad(*parameter);
+    changed_ = true;
+    edfcore::optimise(parameters, rule);
+    if (plans_ && asked_ == 2) asked_ = done_ = 3;
+    return;
+  }
+  for (Node* parameter : parameters)
+    if (!listing_.has_leaf(*parameter)) edfcore::optimise({&parameter, 1}, rule);
+  rule_ = rule;
+  asked_ = 3;
+  if (handed_out()) finish();
+}
+
 // The loss among the nodes, and the parameters among the leaves. False when a plan would leave out the
 // gradient of one that collects gradients over several steps.
 bool Session::target_of(std::span<Node* const> parameters, const Node& loss, Target& target) const {
@@ -152,6 +172,14 @@ bool Session::target_of(std::span<Node* const> parameters, const Node& loss, Tar
   std::vector<std::int32_t> sorted = target.parameters;
   std::sort(sorted.begin(), sorted.end());
   return sorted.size() == read && std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end();
+}
+
+// True when these are the parameters that Backward was called for.
+bool Session::same_target(std::span<Node* const> parameters) const {
+  const Target& known = plans_->trained.back().target;
+  Target target;
+  return target_of(parameters, *listing_.nodes[static_cast<std::size_t>(known.loss)], target) &&
+         target == known;
 }
 
 // Makes this what the list is trained for. False when what has been run of the step was run for another

@@ -4,9 +4,11 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "graph/cache.h"
+#include "graph/grad.h"
 
 namespace edfcore {
 
@@ -24,6 +26,7 @@ class Session {
   void forward(std::span<Node* const> nodes);
   void backward(std::span<Node* const> nodes, std::span<Node* const> parameters, Node& loss);
   void update(std::span<Node* const> parameters, double learning_rate);
+  void optimise(std::span<Node* const> parameters, const Rule& rule);
 
   // Before a value or a gradient is read: does what it takes for it to be there. Throws a graph error when a
   // plan did without it and the leaves have changed since; from then on it is kept.
@@ -49,6 +52,7 @@ class Session {
 
  private:
   bool target_of(std::span<Node* const> parameters, const Node& loss, Target& target) const;
+  bool same_target(std::span<Node* const> parameters) const;
   bool aim(Target target);
   [[noreturn]] void lost(Node& node, Look look);
 
@@ -62,6 +66,7 @@ class Session {
   void bind_values(Compiled& plan);
   void bind_grads(Compiled& plan, bool made);
   void fill();
+  void update_straight();
   void expect_write(Node& leaf);
   void swap_before();
   void forget();
@@ -81,6 +86,7 @@ class Session {
       before_;                 // what Forward read, of leaves that may have been written since
   std::uint64_t adopted_ = 0;  // Plans::looked, plus one, when values of these nodes were last let go
   double rate_ = 0;
+  std::optional<Rule> rule_;  // of the update that was asked for; none: SGD's
 };
 
 Session& session();

@@ -58,6 +58,14 @@ void Session::guarded(const Action& action) {
 
 void Session::advance(int to) {
   if (done_ >= to) return;
+  if (to == 3 && rule_) {
+    advance(2);
+    if (straight_) return;  // which has done it all
+    guarded([&] { update_straight(); });
+    done_ = 3;
+    changed_ = true;
+    return;
+  }
   Compiled* plan = nullptr;
   try {
     plan = &compiled(to);
@@ -190,7 +198,12 @@ void Session::fill() {
     zero_grad(*all[i]);
     all[i]->output.grad = std::move(grads[i]);
   }
-  if (asked_ == 3 && done_ < 3) sgd(parameters, rate_);
+  if (asked_ == 3 && done_ < 3) update_straight();
+}
+
+void Session::update_straight() {
+  const std::vector<Node*> parameters = parameters_of(plans_->trained.back().target);
+  rule_ ? edfcore::optimise(parameters, *rule_) : sgd(parameters, rate_);
 }
 
 // Whoever is given a leaf's array may write it. Before Backward, what it holds now is remembered, so that

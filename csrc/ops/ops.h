@@ -49,7 +49,9 @@
   X(log_loss_soft)                  /* (p, q): -<q, log p>; p, q (..., C) */                                \
   X(log_loss_soft_grad)             /* (g, p, q): internal; -g[.., None] * q / p */                        \
   X(log_loss_soft_scores)           /* (s, q): -<q, log softmax(s)> */                                     \
-  X(sgd)                            /* (p, g; scalar): p -= scalar * g, in place; skipped when status is set */
+  X(sgd)                            /* (p, g; scalar): p -= scalar * g, in place; skipped when status is set */ \
+  X(momentum)                       /* (p, g, m; scalar = rate, scalar2 = decay): internal; m = decay m + g, p -= rate m */ \
+  X(adam)                           /* (p, g, m, v, (beta1, beta2, epsilon); scalar, scalar2): internal; see update.cpp */
 // clang-format on
 
 namespace edfcore::ops {

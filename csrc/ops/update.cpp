@@ -4,16 +4,31 @@
 namespace edfcore {
 
 EDF_KERNEL(sgd)
+EDF_KERNEL(momentum)
+EDF_KERNEL(adam)
 
 namespace ops {
 
 namespace {
 
-void infer_sgd(Inference& inf) {
+void infer_update(Inference& inf, int inputs) {
+  static const char* const names[] = {"p", "g", "m", "v"};
   need_floating(inf, 0, "p");
-  need_same_dtype(inf, 0, "p", 1, "g");
-  need_same_shape(inf, 0, "p", 1, "g");
+  for (int i = 1; i < inputs; ++i) {
+    need_same_dtype(inf, 0, "p", i, names[i]);
+    need_same_shape(inf, 0, "p", i, names[i]);
+  }
   inf.out[0] = inf.in[0];
+}
+
+void infer_sgd(Inference& inf) { infer_update(inf, 2); }
+void infer_momentum(Inference& inf) { infer_update(inf, 3); }
+
+// The last input holds three numbers, in the dtype of the others.
+void infer_adam(Inference& inf) {
+  infer_update(inf, 4);
+  need_same_dtype(inf, 0, "p", 4, "h");
+  if (!(inf.in[4].shape == Shape{3})) inf.shape_error("h has shape ", inf.in[4].shape, ": it must be (3,).");
 }
 
 }  // namespace
@@ -24,6 +39,25 @@ const Op sgd = {.name = "sgd",
                 .cpu = EDF_CPU_KERNEL(sgd_kernel),
                 .cuda = EDF_CUDA_KERNEL(sgd_kernel),
                 .flags = op_elementwise | op_mutates | op_no_grad};
+
+// Beside the parameter, m is updated in place.
+const Op momentum = {.name = "momentum",
+                     .arity = 3,
+                     .infer = infer_momentum,
+                     .cpu = EDF_CPU_KERNEL(momentum_kernel),
+                     .cuda = EDF_CUDA_KERNEL(momentum_kernel),
+                     .flags = op_internal | op_mutates | op_no_grad};
+
+// Beside the parameter, m and v are updated in place:
+//     m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2,  p -= scalar m / (sqrt(v) / scalar2 +
+//     epsilon),
+// where scalar = rate / (1 - beta1^t) and scalar2 = sqrt(1 - beta2^t) in step t.
+const Op adam = {.name = "adam",
+                 .arity = 5,
+                 .infer = infer_adam,
+                 .cpu = EDF_CPU_KERNEL(adam_kernel),
+                 .cuda = EDF_CUDA_KERNEL(adam_kernel),
+                 .flags = op_internal | op_mutates | op_no_grad};
 
 }  // namespace ops
 }  // namespace edfcore

@@ -1,5 +1,6 @@
 // CPU kernels of the updates. After bad data no parameter moves, so that a step is all or nothing.
 #include "ops/kernel_cpu.h"
+#include "ops/update.h"
 
 namespace edfcore::EDF_ISA {
 
@@ -13,6 +14,39 @@ void sgd_kernel(const Launch& launch) {
     parallel_ranges(launch.out[0].size, 16384, [=](std::int64_t begin, std::int64_t end) {
       EDF_INDEPENDENT
       for (std::int64_t i = begin; i < end; ++i) p[i] -= rate * g[i];
+    });
+  });
+}
+
+void momentum_kernel(const Launch& launch) {
+  if (launch.status->code != Status::ok) return;
+  visit_floating(launch.out[0].dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const Momentum<T> rule(launch);
+    T* p = pointer<T>(launch.out[0]);
+    const T* g = pointer<const T>(launch.in[1]);
+    T* m = pointer<T>(launch.in[2]);
+    parallel_ranges(launch.out[0].size, 16384, [=](std::int64_t begin, std::int64_t end) {
+      EDF_INDEPENDENT
+      for (std::int64_t i = begin; i < end; ++i) rule(p[i], g[i], m[i]);
+    });
+  });
+}
+
+void adam_kernel(const Launch& launch) {
+  if (launch.status->code != Status::ok) return;
+  visit_floating(launch.out[0].dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const Adam<T> rule(launch);
+    const T* h = pointer<const T>(launch.in[4]);
+    const T beta1 = h[0], beta2 = h[1], epsilon = h[2];
+    T* p = pointer<T>(launch.out[0]);
+    const T* g = pointer<const T>(launch.in[1]);
+    T* m = pointer<T>(launch.in[2]);
+    T* v = pointer<T>(launch.in[3]);
+    parallel_ranges(launch.out[0].size, 8192, [=](std::int64_t begin, std::int64_t end) {
+      EDF_INDEPENDENT
+      for (std::int64_t i = begin; i < end; ++i) rule(p[i], g[i], m[i], v[i], beta1, beta2, epsilon);
     });
   });
 }

@@ -35,11 +35,13 @@ from edfcore._edf import (  # noqa: E402
 )
 from edfcore._edf import (  # noqa: E402
     SGD,
+    Adam,
     AffineParams,
     Backward,
     CompNode,
     Forward,
     Input,
+    Momentum,
     OpNode,
     Parameter,
     ParameterPackage,
@@ -174,7 +176,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CompNodes", "Parameters", "learning_rate", "DT",
     "Input", "Parameter", "ParameterPackage", "AffineParams", "Xavier", "CompNode", "OpNode",
-    "Forward", "Backward", "SGD", "clear_compgraph", "keep", "plan", "replay", "debug", "trace", "seed",
+    "Forward", "Backward", "SGD", "Momentum", "Adam",
+    "clear_compgraph", "keep", "plan", "replay", "debug", "trace", "seed",
     *_NODE_CLASSES,
     "Tensor", "tensor", "no_grad", "ops",
     "set_device", "get_device", "device", "cuda", "set_num_threads", "get_num_threads", "memory_stats", "plan_stats",

@@ -34,6 +34,7 @@ class Node:
     """
 
     name: str
+    optimised: tuple
     overridden: bool
     def __init__(self, *, parameter: bool, value: typing.Any = None) -> None: ...
     def addgrad(self, delta: typing.Any) -> None: ...
@@ -225,6 +226,15 @@ def live_nodes() -> int:
 
 def memory_stats(device: str) -> dict[str, int]: ...
 def num_threads() -> int: ...
+def optimise(
+    parameters: typing.Any,
+    learning_rate: typing.Any,
+    name: str,
+    decay: float = 0.0,
+    beta1: float = 0.0,
+    beta2: float = 0.0,
+    epsilon: float = 0.0,
+) -> None: ...
 def plan(comp_nodes: typing.Any, parameters: typing.Any, loss: typing.Any) -> Plan: ...
 def plan_stats() -> dict[str, int]: ...
 def record(node: Node, op: Op, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None) -> None:

@@ -301,6 +301,28 @@ def SGD() -> None:
     _core.sgd(_face.Parameters, _face.learning_rate)
 
 
+def Momentum(decay: float = 0.9) -> None:
+    """Update every parameter, in place of `SGD()`: m = decay * m + grad, value -= learning_rate * m.
+
+    The sum m (of the parameter's shape, zero in the beginning) stays with the parameter: `Parameter.optimised`.
+    Raises GraphError before anything is changed if a parameter has no gradient yet or has an `SGD` of its own.
+    (Polyak's heavy ball, in the form that PyTorch's SGD has.)
+    """
+    _core.optimise(_face.Parameters, _face.learning_rate, "Momentum", decay=decay)
+
+
+def Adam(beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
+    """Update every parameter, in place of `SGD()`, by a mean of its gradients over a mean of their size.
+
+    In step t, m = beta1 * m + (1 - beta1) * grad and v = beta2 * v + (1 - beta2) * grad**2, elementwise, and then
+    value -= learning_rate * (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + epsilon). The moments m and v and the
+    number of steps stay with the parameter: `Parameter.optimised`. A learning rate of 0.001 is usual.
+
+    Raises as `Momentum` does. (Kingma and Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1.)
+    """
+    _core.optimise(_face.Parameters, _face.learning_rate, "Adam", beta1=beta1, beta2=beta2, epsilon=epsilon)
+
+
 def keep(what: _core.Node | str) -> None:
     """Keep the value and the gradient of a node, or of all nodes, so that they can be looked at whenever one likes.
 
