@@ -214,30 +214,31 @@ py::tuple shape_tuple(const Shape& shape) {
 }
 
 // What an update keeps: (first moment or None, second moment or None, steps).
-py::tuple get_optimised(const Handle& handle) {
+using Kept = std::tuple<py::object, py::object, std::int64_t>;
+Kept get_optimised(const Handle& handle) {
   const Optimised* kept = handle.get().optimised.get();
-  if (!kept) return py::make_tuple(py::none(), py::none(), 0);
+  if (!kept) return {py::none(), py::none(), 0};
   const auto copy = [](const Tensor& tensor) -> py::object {
     if (!tensor) return py::none();
     return as_array(copy_to(tensor, cpu_device));
   };
-  return py::make_tuple(copy(kept->first), copy(kept->second), kept->steps);
+  return {copy(kept->first), copy(kept->second), kept->steps};
 }
 
-void set_optimised(const Handle& handle, const py::tuple& given) {
+void set_optimised(const Handle& handle, const Kept& given) {
   Node& node = handle.get();
-  if (given.size() != 3) throw py::value_error("optimised is (first moment, second moment, steps)");
   auto kept = std::make_unique<Optimised>();
-  for (const std::size_t i : {0, 1}) {
-    if (given[i].is_none()) continue;
-    Tensor moment =
-        to_tensor(given[i], node.output.spec.dtype, node.device, what_is(node) + "a moment", false);
-    if (!(moment.spec == node.output.spec))
-      fail(ErrorKind::shape, what_is(node), "a moment of shape ", moment.spec.shape,
+  const auto moment = [&](const py::object& array) -> Tensor {
+    if (array.is_none()) return {};
+    Tensor made = to_tensor(array, node.output.spec.dtype, node.device, what_is(node) + "a moment", false);
+    if (!(made.spec == node.output.spec))
+      fail(ErrorKind::shape, what_is(node), "a moment of shape ", made.spec.shape,
            " was given to a parameter of shape ", node.output.spec.shape, ".", made_at(node));
-    (i == 0 ? kept->first : kept->second) = std::move(moment);
-  }
-  kept->steps = py::cast<std::int64_t>(given[2]);
+    return made;
+  };
+  kept->first = moment(std::get<0>(given));
+  kept->second = moment(std::get<1>(given));
+  kept->steps = std::get<2>(given);
   node.optimised = std::move(kept);
 }
 
