@@ -6,7 +6,7 @@ import numpy as np
 
 from case import INF, NAN, Case, apart, given, integers, normal, positive, signed
 from edfcore import ops
-from references import Array
+from references import leaky_relu
 
 SPECIAL = [NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 3e38, -3e38, 0.5, -0.5]
 SHAPES = {"scalar": (), "empty": (3, 0, 2), "odd": (7, 11), "tail": (1031,), "large": (251, 401)}
@@ -36,18 +36,14 @@ CHOICES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
 }
 
 
-def leaky(x: Array, slope: float) -> Array:
-    return np.where(x > 0, x, x * slope)
-
-
 C = Case
 # fmt: off
 ELEMENTWISE: list[Case] = [
-    *(C(f"leaky_relu/{kind}", lambda x: ops.leaky_relu(x, 0.125), (apart(*shape),), lambda x: leaky(x, 0.125))
+    *(C(f"leaky_relu/{kind}", lambda x: ops.leaky_relu(x, 0.125), (apart(*shape),), lambda x: leaky_relu(x, 0.125))
       for kind, shape in SHAPES.items()),
-    C("leaky_relu/default", ops.leaky_relu, (apart(13),), lambda x: leaky(x, 0.01)),
-    C("leaky_relu/rising", lambda x: ops.leaky_relu(x, -2), (apart(13),), lambda x: leaky(x, -2)),
-    C("leaky_relu/special", ops.leaky_relu, (given(SPECIAL),), lambda x: leaky(x, 0.01), grad=False),
+    C("leaky_relu/default", ops.leaky_relu, (apart(13),), lambda x: leaky_relu(x, 0.01)),
+    C("leaky_relu/rising", lambda x: ops.leaky_relu(x, -2), (apart(13),), lambda x: leaky_relu(x, -2)),
+    C("leaky_relu/special", ops.leaky_relu, (given(SPECIAL),), lambda x: leaky_relu(x, 0.01), grad=False),
     *(C(f"clip/{kind}", lambda x: ops.clip(x, -0.5, 0.75), (apart(*shape),), lambda x: np.clip(x, -0.5, 0.75))
       for kind, shape in SHAPES.items()),
     *(C(f"clip/{kind}", lambda x, lo=lo, hi=hi: ops.clip(x, lo, hi), (apart(31),),

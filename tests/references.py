@@ -23,6 +23,14 @@ def gelu(x: Array) -> Array:
     return np.asarray(np.where(x == -np.inf, 0, x * below))
 
 
+def leaky_relu(x: Array, slope: float = 0.01) -> Array:
+    return np.asarray(np.where(x > 0, x, x * slope))
+
+
+def clip(x: Array, lo: float | None = None, hi: float | None = None) -> Array:
+    return np.asarray(np.clip(x, -np.inf if lo is None else lo, np.inf if hi is None else hi))
+
+
 def log_softmax(x: Array) -> Array:
     if x.size == 0:
         return x
@@ -69,7 +77,7 @@ def mean(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
     return np.asarray(total / np.float64(x.size / total.size if total.size else 1))
 
 
-def part(x: Array, axis: int, start: int | None, stop: int | None, step: int) -> Array:
+def part(x: Array, axis: int, start: int | None = None, stop: int | None = None, step: int = 1) -> Array:
     return np.moveaxis(np.moveaxis(x, axis, 0)[start:stop:step], 0, axis)
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import edfcore as edf
 from edfcore import _core
+from fuzz_programs import DIGITS, GENES, RATE, RECORDED, Program, made_program, nodes
 from references import Array
-from test_fuzz import DIGITS, GENES, RATE, RECORDED, THREADS, Program, made_program, nodes
 
 PLACES = ("Forward", "Backward", "SGD", "feed", "build")
 Actions = list[tuple[int, str, str]]  # in which step, after which call, and the source
@@ -32,8 +32,8 @@ def made_action(program: Program, gene: int) -> tuple[int, str, str]:
     step, place = choose(len(program.sizes)), PLACES[choose(5)]
     if place == "build":
         return step, place, "build()"
-    engine = [i for i, line in enumerate(program.draft.body) if " = ops." in line]
-    node = f"edf.CompNodes[{engine[choose(len(engine))]}]"
+    number = program.draft.engine[choose(len(program.draft.engine))]
+    node = f"edf.CompNodes[{number}]"
     parameters = [leaf for leaf in program.draft.leaves if leaf.name[0] == "p"]
     leaf = f"leaf[{parameters[choose(len(parameters))].name!r}]"
     codes = [f"see({node}.value)"] * 4 + [f"see({leaf}.value)", "see(loss.value)"] * 2
@@ -48,7 +48,7 @@ def made_action(program: Program, gene: int) -> tuple[int, str, str]:
             f"{leaf}.grad += {leaf}.value",
         ] * 2
     if place == "Forward":
-        codes += [f"{node}.value = 0.5 * {node}.value"]
+        codes += [f"{node}.value = 0.5 * {node}.value"] * (not program.draft.nodes[number].below)
     return step, place, codes[choose(len(codes))]
 
 

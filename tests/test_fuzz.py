@@ -6,171 +6,32 @@ itself as a program that can be pasted and run.
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from inspect import getsource
-from textwrap import dedent
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 import edfcore as edf
 from edfcore import ops
-from edfcore._describe import OpFunction
-from fuzz_programs import HOSTS, OPS, Draft, Op, draw, write
+from fuzz_draft import HOSTS
+from fuzz_makers import Op
+from fuzz_ops import OPS
+from fuzz_programs import PROGRAMS, RATE, RECORDED, Program, nodes
 from references import Array
 
-SIZES = ((3, 3, 2), (2, 5, 4), (4, 1, 4), (5, 5, 5), (1, 3, 2), (8, 3, 3), (13, 13, 1), (130, 130, 37))
 THREADS = (1, 2, 3, 8)
-RATE = 0.01
 EXCLUDED = {
     "cast",  # changes the dtype, which all values of a program share
     "sgd",  # is no node
-    # Being added: each wants a line in fuzz_programs.OPS.
-    "abs", "gelu", "silu", "leaky_relu", "pow", "maximum", "minimum", "where", "clip",
-    "slice", "concat", "stack", "split", "min", "argmax", "var", "log_loss_soft", "log_loss_soft_scores",
-}  # fmt: skip
+}
 OP = {op.name: op for op in OPS}
-RECORDED = {name: getattr(ops, name, None) or HOSTS[name] for name in OP}
-compiled = lru_cache(lambda text: compile(text, "<graph>", "exec"))
-
-SCRIPT = """\
-from __future__ import annotations
-from types import SimpleNamespace
-import numpy as np
-import edfcore as edf
-from edfcore import ops
-
-{sources}
-{graph}
-
-edf.DT, edf.learning_rate, held = np.{dtype}, {rate}, []
-DATA = {{{data}}}
-ROWS = [draw(90 + i, n, below={examples}) for i, n in enumerate({sizes})]
-
-leaf = nodes(DATA)
-loss = graph(**leaf)
-for step, rows in enumerate(ROWS):
-    for name in DATA:
-        if name[0] in "xy": leaf[name].value = DATA[name][rows]
-    edf.Forward(){Forward}
-    edf.Backward(loss){Backward}
-    if step == 0: print("recorded:", loss.value, *(p.grad for p in edf.Parameters), sep="\\n")
-    edf.SGD(){SGD}
-trained = [p.value.copy() for p in edf.Parameters]
-print("trained:", *trained, sep="\\n")
-"""
-OTHERWISE = """
-leaf = nodes(DATA)
-loss = graph(**leaf)
-feeds = {{leaf[name]: a for name, a in DATA.items() if name[0] in "xy"}}
-{replays}
-print("by replay, minus the above:", *(p.value - q for p, q in zip(edf.Parameters, trained)), sep="\\n")
-
-leaf = {{k: a[ROWS[0]] if k[0] in "xy" else a for k, a in DATA.items()}}
-leaf = {{k: edf.Tensor(a if k[0] in "yk" else a.astype(edf.DT), requires_grad=k[0] == "p") for k, a in leaf.items()}}
-loss = graph(**leaf)
-loss.backward(np.full(loss.shape, 1 / loss.shape[0], edf.DT))
-print("eagerly:", loss, *(t.grad for t in leaf.values() if t.requires_grad), sep="\\n")
-"""
-
-
-@dataclass(frozen=True)
-class Program:
-    """A graph, and how it is trained."""
-
-    draft: Draft
-    sizes: tuple[int, ...]  # of the minibatches
-    moves: list[tuple[int, str, str]]  # what else is done: in which step, after which call, and its source
-    dtype: Any
-    turn: int  # which run gets how many threads
-
-    @property
-    def hosts(self) -> set[str]:
-        return self.draft.used & HOSTS.keys()
-
-    def rows(self, step: int) -> Array:
-        return np.asarray(draw(90 + step, self.sizes[step], below=max(self.sizes) + 1))
-
-    def data(self, step: int | None = None) -> dict[str, Array]:
-        """What the leaves hold in the beginning and at this step; of fed inputs all examples without one."""
-        rows = slice(None) if step is None else self.rows(step)
-        made = {leaf.name: leaf.array(max(self.sizes) + 1) for leaf in self.draft.leaves}
-        return {name: a[rows] if name[0] in "xy" else a for name, a in made.items()}
-
-    def after(self, step: int, call: str) -> list[str]:
-        return [code for s, c, code in self.moves if (s, c) == (step, call)]
-
-    def replays(self) -> Iterator[list[int]]:
-        """Steps that one replay can do: of one size, but for a smaller last one, with no write between."""
-        run = [0]
-        for step in range(1, len(self.sizes)):
-            size, before, first = self.sizes[step], self.sizes[step - 1], self.sizes[run[0]]
-            if size > first or before < first or self.after(step - 1, "SGD"):
-                yield run
-                run = []
-            run.append(step)
-        yield run
-
-    def graph(self, functions: dict[str, Any], leaves: dict[str, Any]) -> Any:
-        """Make the graph with these for the ops and the nodes in NumPy; return what its function does."""
-        scope: dict[str, Any] = {"np": np, "SimpleNamespace": SimpleNamespace, **functions}
-        scope["ops"] = SimpleNamespace(**functions)
-        exec(compiled(self.draft.text()), scope)
-        return scope["graph"](**leaves)
-
-    def __str__(self) -> str:
-        """The program, and unless it has nodes in NumPy, its training by replay and its first step eagerly."""
-        text, replays = SCRIPT if self.hosts else SCRIPT + OTHERWISE, []
-        for run in self.replays():
-            order = f"np.concatenate(ROWS[{run[0]}:{run[-1] + 1}])"
-            replays.append(f"edf.replay(loss, feeds, order={order}, batch_size={self.sizes[run[0]]})")
-            replays += self.after(run[-1], "SGD")
-        return text.format(
-            sources="\n".join(dedent(getsource(f)) for f in [draw, nodes, *(HOSTS[h] for h in sorted(self.hosts))]),
-            graph=self.draft.text(), dtype=self.dtype.__name__, rate=RATE, examples=max(self.sizes) + 1,
-            data=", ".join(f"{leaf.name!r}: {leaf.text(max(self.sizes) + 1)}" for leaf in self.draft.leaves),
-            sizes=self.sizes, replays="\n".join(replays),
-            **{call: "".join(f"\n    if step == {s}: {code}" for s, c, code in self.moves if c == call)
-               for call in ("Forward", "Backward", "SGD")},
-        )  # fmt: skip
-
-
-def made_move(d: Draft, gene: int) -> tuple[int, str, str]:
-    """A look at a node, or between two steps a write to a parameter."""
-    d.gene = gene
-    parameters = [leaf for leaf in d.leaves if leaf.name[0] == "p"]
-    engine = [i for i, line in enumerate(d.body) if " = ops." in line]  # what others hand out is theirs
-    step, call, leaf = d.choose(3), d.choose(3), parameters[d.choose(len(parameters))]
-    value = f"leaf[{leaf.name!r}].value"
-    if call == 2:
-        new = f"np.linspace(-1, 1, {math.prod(leaf.shape)}).reshape({leaf.shape})"
-        ways = (f"{value}[...] *= 0.5", f"{value} = -0.5 * {value}", f"{value}[...] = {new}", f"{value} = {new}",
-                f"{value}[:1] += 0.25", f"w = {value}; w *= 0.5; w += 0.125")  # fmt: skip
-        return step, "SGD", ways[d.choose(len(ways))]
-    looked = f"edf.CompNodes[{engine[d.choose(len(engine))]}].{('value', 'grad')[d.choose(2) * call]}"
-    codes = f"held.append({looked})", f"kept = {value}"
-    return step, ("Forward", "Backward")[call], codes[d.choose(4) // 3]
-
-
-def made_program(genes: tuple[Any, ...], setting: int, training: int, moves: list[int]) -> Program:
-    training, which = divmod(training, len(SIZES))
-    draft = write([gene for several in genes for gene in several], max(SIZES[which]), setting)
-    made = [made_move(draft, gene) for gene in moves]
-    return Program(draft, SIZES[which], made, (np.float32, np.float64)[training % 2], training // 2 % 4)
-
-
-DIGITS = st.integers(0, 2**24 - 1)
-GENE = st.tuples(st.integers(0, len(OPS) - 1), DIGITS)
-GENES = st.tuples(st.lists(GENE, min_size=1, max_size=15), *[st.lists(GENE, max_size=15)] * 3)  # shrinks well
-PROGRAMS = st.builds(made_program, GENES, DIGITS, DIGITS, st.lists(DIGITS, max_size=5))
+KINKS = {"relu", "Relu", "abs", "leaky_relu", "clip", "max", "min", "maximum", "minimum"}
 
 
 @dataclass
@@ -181,15 +42,8 @@ class Trace:
     grads: list[Array] = field(default_factory=list)  # of every node and parameter, in the first step
     losses: list[Array] = field(default_factory=list)
     before: list[dict[str, Array]] = field(default_factory=list)  # the parameters before each step
+    chosen: list[list[Array]] = field(default_factory=list)  # by argmax, in each step
     parameters: list[Array] = field(default_factory=list)  # in the end
-
-
-def nodes(data: dict[str, Array]) -> dict[str, Any]:
-    edf.clear_compgraph()
-    made: dict[str, Any] = {}
-    for name, a in data.items():
-        made[name] = edf.Parameter(a) if name[0] == "p" else edf.Input(None if name[0] in "xy" else a)
-    return made
 
 
 def recorded(program: Program, dtype: Any, look: bool) -> Trace:
@@ -212,7 +66,9 @@ def recorded(program: Program, dtype: Any, look: bool) -> Trace:
                 if call == "SGD" or not look:
                     exec(code, scope)
                 copies += [a.copy() for a in held[len(copies) :]]
-        trace.losses += [np.array(loss.value)] * look
+        if look:
+            trace.losses.append(np.array(loss.value))
+            trace.chosen.append([np.array(n.value) for n in edf.CompNodes if isinstance(n, edf.Argmax)])
     trace.parameters = [np.array(p.value) for p in edf.Parameters]
     same("arrays of computed nodes, in the end and when they were handed out: number", held, copies)
     return trace
@@ -235,14 +91,38 @@ def replayed(program: Program) -> Trace:
 
 
 def listed(program: Program, leaves: dict[str, Any], function: Callable[[Op], Any]) -> list[Any]:
-    """Call these functions for the ops and nodes in NumPy of a program; return what each returned."""
+    """Call these functions for the ops and nodes in NumPy of a program; return what they returned, for each node."""
     found: list[Any] = []
 
     def listing(f: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args, **kwargs: found.append(f(*args, **kwargs)) or found[-1]
+        def call(*args: Any, **kwargs: Any) -> Any:
+            made = f(*args, **kwargs)
+            found.extend(made if isinstance(made, (tuple, list)) else [made])
+            return made
+
+        return call
 
     program.graph({op.name: listing(function(op)) for op in OPS}, leaves)
     return found
+
+
+def choosing(op: Op, chosen: list[Array], moved: bool = False) -> Op:
+    """The op; for argmax, one that chooses among elements which are equal but for rounding, or moved, as the engine."""
+    if op.name != "argmax":
+        return op
+    left = iter(chosen)
+
+    def argmax(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
+        index = next(left)
+        assert index.shape == np.argmax(x, axis, keepdims=keepdims).shape
+        along = index if keepdims else np.expand_dims(index, axis)
+        lost = x.max(axis, keepdims=True) - np.take_along_axis(x, along, axis)
+        assert moved or np.all(lost <= 1e-9), f"argmax chose {index} in {x}"
+        return index
+
+    return replace(
+        op, numpy=argmax, torch=lambda t, x, *args, **how: t.tensor(argmax(x.detach().numpy(), *args, **how))
+    )
 
 
 def eager(program: Program) -> Trace:
@@ -263,7 +143,10 @@ def same(what: str, got: list[Array], want: list[Array]) -> None:
     for i, (a, b) in enumerate(zip(got, want, strict=True)):
         kinds = (a.shape, a.dtype), (b.shape, b.dtype)
         assert kinds[0] == kinds[1], f"{what} {i} differ: {kinds}"
-        bits = [np.where(np.isnan(x), np.array(np.nan, x.dtype), x).tobytes() for x in (a, b)]
+        bits = [
+            (np.where(np.isnan(x), x.dtype.type(np.nan), x) if x.dtype.kind == "f" else x).tobytes()
+            for x in (a, b)
+        ]
         assert bits[0] == bits[1], f"{what} {i} differ:\n{a!r}\n{b!r}"
 
 
@@ -296,8 +179,9 @@ def check_by_differences(program: Program) -> None:
     """Values and losses are NumPy's; the first gradient is the derivative of NumPy's loss along a random direction."""
     trace = recorded(program, np.float64, True)
 
-    def run(step: int, parameters: dict[str, Array]) -> list[Array]:
-        return listed(program, {**program.data(step), **parameters}, lambda op: op.numpy)
+    def run(step: int, parameters: dict[str, Array], moved: bool = False) -> list[Array]:
+        leaves = {**program.data(step), **parameters}
+        return listed(program, leaves, lambda op: choosing(op, trace.chosen[step], moved).numpy)
 
     close("values, recorded and by NumPy: number", trace.values, run(0, trace.before[0]))
     found = [run(step, before)[-1] for step, before in enumerate(trace.before)]
@@ -306,9 +190,9 @@ def check_by_differences(program: Program) -> None:
     along = {name: np.asarray(random.normal(size=a.shape)) for name, a in first.items()}
     terms = [g * u for g, u in zip(trace.grads[len(trace.values) :], along.values(), strict=True)]
     got, size = sum(float(t.sum()) for t in terms), sum(float(np.abs(t).sum()) for t in terms)
-    for h in (1e-4, 1e-5, 1e-6, 1e-7):  # a step must not cross a kink of relu or max, which may be near
+    for h in (1e-4, 1e-5, 1e-6, 1e-7):  # a step must not cross a kink, which may be near
         moved = [{name: a + s * h * along[name] for name, a in first.items()} for s in (1, -1, 2, -2)]
-        ends = [run(0, parameters)[-1].mean() for parameters in moved]
+        ends = [run(0, parameters, True)[-1].mean() for parameters in moved]
         slopes.append((8 * (ends[0] - ends[1]) - (ends[2] - ends[3])) / (12 * h))
         if abs(slopes[-1] - got) <= 1e-6 * size + 1e-14 * (1 + abs(ends[0])) / h:
             return
@@ -325,7 +209,8 @@ def check_by_torch(program: Program) -> None:
 
     def call(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         made = f(torch, *(torch.tensor(a) if isinstance(a, np.ndarray) else a for a in args), **kwargs)
-        made.retain_grad()
+        for tensor in made if isinstance(made, tuple) else [made] * made.requires_grad:
+            tensor.retain_grad()
         return made
 
     for step, size in enumerate(program.sizes):
@@ -333,14 +218,15 @@ def check_by_torch(program: Program) -> None:
             name: torch.tensor(a, requires_grad=True) if a.dtype.kind == "f" else torch.tensor(a).long()
             for name, a in {**program.data(step), **parameters}.items()
         }
-        found = listed(program, leaves, lambda op: partial(call, op.torch))
+        chosen = trace.chosen[step]
+        found = listed(program, leaves, lambda op, chosen=chosen: partial(call, choosing(op, chosen).torch))
         found[-1].backward(torch.full((size,), 1 / size, dtype=torch.float64))
         losses.append(found[-1].detach().numpy())
         tensors = [*found, *(leaves[name] for name in parameters)]
         grads = [np.zeros(t.shape) if t.grad is None else t.grad.numpy() for t in tensors]
         if step == 0:
             # Where values near a kink differ by rounding, gradients between may, but not those of parameters.
-            skipped = len(found) if program.draft.used & {"relu", "max", "Relu"} else 0
+            skipped = len(found) if program.draft.used & KINKS else 0
             values = [t.detach().numpy() for t in found]
             close("values, recorded and by PyTorch: number", trace.values, values)
             close("gradients, recorded and by PyTorch: number", trace.grads[skipped:], grads[skipped:])
@@ -391,7 +277,7 @@ def test_random_programs(name: str, device: str) -> None:
 
 
 def test_every_op_is_in_the_table() -> None:
-    public = {name for name, f in vars(ops).items() if isinstance(f, OpFunction)}
-    assert public - OP.keys() - EXCLUDED == set(), "add a line for each of these to OPS in fuzz_programs.py"
+    public = {name for name, f in vars(ops).items() if getattr(f, "__module__", "") == ops.__name__}
+    assert public - OP.keys() - EXCLUDED == set(), "add a line for each of these to OPS in fuzz_ops.py"
     assert OP.keys() - HOSTS.keys() - public == set(), "these lines have no op"
     assert OP.keys() & EXCLUDED == set(), "these have a line and are excluded too"
