@@ -243,6 +243,16 @@ def test_an_op_has_its_kernels_and_its_gradient(name: str) -> None:
     assert op.has_cuda == (edf.cuda.build() != "none")
 
 
+def test_the_page_of_nodes_is_current_and_names_every_class() -> None:
+    command = [sys.executable, str(ROOT / "tools/nodes.py"), "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    page = (PACKAGE / "NODES.md").read_text(encoding="utf-8")
+    classes = {name for name, c in vars(edf).items() if isinstance(c, type) and issubclass(c, _core.Node)}
+    named = {name for line in page.splitlines() if line.startswith("### ") for name in line.split()}
+    assert classes - {"OpNode"} - named == set()
+
+
 def test_every_family_of_ops_has_its_three_files() -> None:
     names = {p.name for p in of_room("ops")}
     stems = {n.removesuffix(".cpu.cpp") for n in names if n.endswith(".cpu.cpp")}

@@ -213,7 +213,9 @@ NODE_CLASSES: dict[str, type[OpNode]] = {
 
 
 class Affine(NODE_CLASSES["Affine"]):  # type: ignore[misc, valid-type]  # a class made above
-    """X W + b for a parameter package (`.w`/`.b` or `.W`/`.B`) or a pair [W, B], and x of shape (nBatch, nInputs).
+    """x W + b for a parameter package (`.w`/`.b` or `.W`/`.B`) or a pair [W, B], and x of shape (nBatch, nInputs).
+
+    W is (nInputs, nOutputs), b is (nOutputs,), and the result is (nBatch, nOutputs).
 
     (TTIC 31230, "y = Affine([W,B],x)".)
     """

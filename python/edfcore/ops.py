@@ -93,7 +93,10 @@ def scale(x: Operand, factor: float) -> Call:
 
 @op
 def cast(x: Operand, dtype: DTypeLike) -> Call:
-    """x converted to float32, float64, int32, int64 or uint8. Only floating to floating passes a gradient."""
+    """Elementwise x, of any dtype, converted to float32, float64, int32, int64, uint8 or bool.
+
+    Only floating to floating passes a gradient.
+    """
     return (x,), Attrs(dtype=dtype)
 
 
@@ -111,13 +114,13 @@ def exp(x: Operand) -> Call:
 
 @op
 def log(x: Operand) -> Call:
-    """Elementwise natural logarithm; NaN below zero, -inf at zero."""
+    """Elementwise natural logarithm ln x; NaN below zero, -inf at zero. The derivative is 1 / x."""
     return (x,), None
 
 
 @op
 def sqrt(x: Operand) -> Call:
-    """Elementwise square root; NaN below zero."""
+    """Elementwise square root of x; NaN below zero. The derivative is infinite at 0."""
     return (x,), None
 
 
@@ -141,7 +144,7 @@ def sigmoid(x: Operand) -> Call:
 
 @op
 def tanh(x: Operand) -> Call:
-    """Elementwise hyperbolic tangent."""
+    """Elementwise hyperbolic tangent, (exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
     return (x,), None
 
 
@@ -159,13 +162,13 @@ def abs(x: Operand) -> Call:
 
 @op
 def gelu(x: Operand) -> Call:
-    """Elementwise x P(x), where P is the distribution function of the normal distribution; no approximation."""
+    """Elementwise x (1 + erf(x / sqrt(2))) / 2: x times the normal distribution function of x; no approximation."""
     return (x,), None
 
 
 @op
 def silu(x: Operand) -> Call:
-    """Elementwise x sigmoid(x), also called swish."""
+    """Elementwise x / (1 + exp(-x)), that is x sigmoid(x), also called swish."""
     return (x,), None
 
 
@@ -201,19 +204,19 @@ def min(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = Fa
 
 @op
 def argmax(x: Operand, axis: int = -1, keepdims: bool = False) -> Call:
-    """Position of the maximum along an axis, int64: the first of ties, or of NaN. Also of integers."""
+    """Position of the maximum along an axis, int64: the first of ties, or of NaN. Also of integers. No gradient."""
     return (x,), Attrs(ints(axis), keepdims=keepdims)
 
 
 @op
 def var(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False, ddof: float = 0) -> Call:
-    """Mean squared distance to the mean over the given axes; with ddof, the sum divided by n - ddof."""
+    """Variance over the given axes, all of them by default: sum (x - mean)^2 / (n - ddof), for n elements each."""
     return (x,), Attrs(axes_of(axis), keepdims=keepdims, scalar=ddof)
 
 
 @op
 def broadcast_to(x: Operand, shape: int | Sequence[int]) -> Call:
-    """x repeated to a shape, by NumPy's rules."""
+    """x repeated to a shape, by NumPy's rules. An element gets the sum of the gradients of its copies."""
     return (x,), Attrs(ints(shape))
 
 
@@ -221,14 +224,14 @@ def broadcast_to(x: Operand, shape: int | Sequence[int]) -> Call:
 def matmul(a: Operand, b: Operand, trans_a: bool = False, trans_b: bool = False) -> Call:
     """Matrix product of a (..., I, K) and b (..., K, J), their last two axes swapped first where a flag says so.
 
-    The leading axes are the same, or one of the two has none and serves the whole batch.
+    The result is (..., I, J). The leading axes are the same, or one of the two has none and serves the whole batch.
     """
     return (a, b), Attrs(trans_a=trans_a, trans_b=trans_b)
 
 
 @op
 def affine(x: Operand, W: Operand, b: Operand) -> Call:
-    """X W + b for x (B, I), W (I, J) and b (J,). (TTIC 31230, "y = Affine([W,B],x)".)"""
+    """x W + b for x (B, I), W (I, J) and b (J,), which is (B, J). (TTIC 31230, "y = Affine([W,B],x)".)"""
     return (x, W, b), None
 
 
@@ -248,7 +251,8 @@ def transpose(x: Operand, axes: Sequence[int] | None = None) -> Call:
 def slice(x: Operand, axis: int, start: int | None = None, stop: int | None = None, step: int = 1) -> Call:
     """Every step-th element of [start, stop) along an axis, with the bounds of x[start:stop:step]. Any dtype.
 
-    Bounds below zero count from the end; those beyond an end stop there; the step is positive.
+    Bounds below zero count from the end; those beyond an end stop there; the step is positive. Elements that were left
+    out get gradient 0.
     """
     return (x,), Attrs(ints([axis, 0 if start is None else start, _END if stop is None else stop, step]))
 
@@ -275,37 +279,46 @@ def split(x: Operand, at: int | Sequence[int], axis: int = 0) -> tuple[_core.Ten
 
 @op
 def concat(*xs: Operand, axis: int = 0) -> Call:
-    """The inputs one after the other along an axis; their shapes agree but for it. Any dtype."""
+    """The inputs one after the other along an axis; their shapes agree but for it. Any dtype, the same for all."""
     return xs, Attrs(ints(axis))
 
 
 @op
 def stack(*xs: Operand, axis: int = 0) -> Call:
-    """The inputs, all of one shape, one after the other along a new axis. Any dtype."""
+    """The inputs, all of one shape, one after the other along a new axis. Any dtype, the same for all."""
     return xs, Attrs(ints(axis))
 
 
 @op
 def gather_rows(table: Operand, index: Operand) -> Call:
-    """Row table[i] for every i in index: (V, ...) and integers (...) give index.shape + table.shape[1:]."""
+    """Row table[i] for every i in index: (V, ...) and integers (...) give index.shape + table.shape[1:].
+
+    A row that is taken several times gets the sum of the gradients; the index gets none.
+    """
     return (table, index), None
 
 
 @op
 def take_along_last(x: Operand, index: Operand) -> Call:
-    """Elements of x (..., C) at integers (...) or (..., K) along the last axis."""
+    """Elements of x (..., C) at integers (...) or (..., K) along the last axis, in the shape of the index.
+
+    An element that is taken several times gets the sum of the gradients; the index gets none.
+    """
     return (x, index), None
 
 
 @op
 def softmax(x: Operand) -> Call:
-    """exp(x) / sum(exp(x)) over the last axis. (TTIC 31230, "Softmax: Converting Scores to Probabilities".)"""
+    """exp(x) / sum(exp(x)) over the last axis of x (..., C), without overflow; same shape as x.
+
+    (TTIC 31230, "Softmax: Converting Scores to Probabilities".)
+    """
     return (x,), None
 
 
 @op
 def log_softmax(x: Operand) -> Call:
-    """Logarithm of the softmax over the last axis, without overflow or underflow."""
+    """x - ln sum(exp(x)) over the last axis of x (..., C), without overflow or underflow; same shape as x."""
     return (x,), None
 
 
@@ -313,14 +326,18 @@ def log_softmax(x: Operand) -> Call:
 def log_loss(p: Operand, y: Operand) -> Call:
     """-ln p[..., y] for probabilities p (..., C) and labels y (...), in nats. (TTIC 31230, "cross entropy loss".)
 
-    Where p was computed by `softmax`, this is the log-loss of the scores, which neither overflows nor underflows.
+    The result has the shape of y, which gets no gradient. Where p was computed by `softmax`, this is the log-loss of
+    the scores, which neither overflows nor underflows.
     """
     return (p, y), None
 
 
 @op
 def log_loss_scores(s: Operand, y: Operand) -> Call:
-    """-ln softmax(s)[..., y] for scores s (..., C) and labels y (...), in nats."""
+    """-ln softmax(s)[..., y] for scores s (..., C) and labels y (...), in nats.
+
+    The result has the shape of y, which gets no gradient.
+    """
     return (s, y), None
 
 
@@ -328,14 +345,18 @@ def log_loss_scores(s: Operand, y: Operand) -> Call:
 def log_loss_soft(p: Operand, q: Operand) -> Call:
     """-sum q ln p over the last axis, for probabilities p and a distribution over the labels q, both (..., C), in nats.
 
-    0 ln 0 is 0. Where p was computed by `softmax`, this is the log-loss of the scores.
+    The result is (...). 0 ln 0 is 0. Where p was computed by `softmax`, this is the log-loss of the scores. Both inputs
+    get a gradient; that of q is -ln p.
     """
     return (p, q), None
 
 
 @op
 def log_loss_soft_scores(s: Operand, q: Operand) -> Call:
-    """-sum q ln softmax(s) over the last axis, for scores s and weights q, both (..., C), in nats."""
+    """-sum q ln softmax(s) over the last axis, for scores s and weights q, both (..., C), in nats.
+
+    The result is (...). Both inputs get a gradient; that of q is -ln softmax(s).
+    """
     return (s, q), None
 
 
