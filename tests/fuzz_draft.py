@@ -6,6 +6,7 @@ Values are kept tame: bounds go with them, and what may have grown is put throug
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +78,9 @@ class Draft:
         self.nodes: list[Value] = []  # one for each node
         self.engine: list[int] = []  # numbers of those that the engine computes
         self.used: set[str] = set()
-        self.read: set[str] = set()  # names of values that an op takes
+        self.read: Counter[str] = Counter()  # how often ops take a value, by its name
+        self.scores: dict[str, str] = {}  # what a softmax was made of
+        self.fused: set[str] = set()  # softmaxes that a loss takes
         self.batch = batch
         self.gene = 0
 
@@ -125,11 +128,15 @@ class Draft:
         """Write one line, which makes a node of each of these shapes; whether later ops may take them is left open."""
         known = [v for v in inputs if isinstance(v, Value)]
         self.used.add(name)
-        self.read |= {v.name for v in known}
+        self.read.update(v.name for v in known)
         role = "node" if name not in HOSTS or hasattr(HOSTS[name], "addgrad") else "bare"
         trained, first = any(v.trained for v in known) and not below, len(self.nodes)
         made = [Value(f"v{first + i}", s, *span, role, trained, below) for i, s in enumerate(shapes)]
         self.nodes += made
+        if name == "softmax":
+            self.scores[made[0].name] = known[0].name
+        elif name in ("log_loss", "log_loss_soft") and known[0].name in self.scores:
+            self.fused.add(known[0].name)
         self.engine += range(first, len(self.nodes)) if name not in HOSTS else ()
         texts = [v.name if isinstance(v, Value) else v for v in inputs] + [extra] * bool(extra)
         call = f"{'ops.' * (name not in HOSTS)}{name}({', '.join(texts)})"
@@ -154,6 +161,11 @@ class Draft:
         if low <= -1:
             return self.call("tanh", [v], v.shape, (-1, 1))
         return self.call("add", [self.call("sigmoid", [v], v.shape, (0, 1)), "0.5"], v.shape, (0.5, 1.5))
+
+    @property
+    def reordered(self) -> bool:
+        """Whether scores, of which a loss is computed by way of a softmax, get three gradients or more."""
+        return any(self.read[self.scores[p]] + self.read[p] > 3 for p in self.fused)
 
     def text(self) -> str:
         return "\n    ".join([f"def graph({', '.join(leaf.name for leaf in self.leaves)}):", *self.body])

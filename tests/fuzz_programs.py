@@ -89,7 +89,7 @@ def write(genes: list[tuple[int, int]], batch: int, setting: int) -> Draft:
     else:
         loss = d.to_batch(last)
     if all_values:  # whatever nothing reads yet has a say in the loss
-        for v in [v for v in d.values if v.name[0] == "v" and v.name not in d.read | {loss.name}]:
+        for v in [v for v in d.values if v.name[0] == "v" and v.name not in {*d.read, loss.name}]:
             loss = d.call("add", [loss, d.to_batch(v)], (B,), (-1, 1))
     if not loss.trained:
         loss = d.call("mul", [loss, d.call("mean", [p], (), (-2, 2))], (B,), (-1, 1))
