@@ -13,7 +13,14 @@
 #error "*.cpu.cpp files are compiled once per instruction set by the build, with -DEDF_ISA=..."
 #endif
 
-#define EDF_HD
+// A formula that stays a call keeps the loop around it from being vectorised.
+#if defined(_MSC_VER) && !defined(__clang__)
+#define EDF_HD __forceinline
+#else
+#define EDF_HD __attribute__((always_inline))
+#endif
+
+#include "ops/math_cpu.h"  // after EDF_HD
 
 // Before an elementwise loop: no iteration reads what another one writes. The output may still be an input's
 // own memory (Op::inplace), which __restrict would forbid and without which the compiler falls back to

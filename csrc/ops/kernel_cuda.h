@@ -63,7 +63,9 @@ constexpr std::int64_t matmul_scratch(std::int64_t m, std::int64_t n, std::int64
 #include "core/kernel.h"
 #include "core/shape.h"
 #include "device/launch.h"
-#include "ops/elementwise.h"
+#include "ops/math_cuda.h"
+
+#include "ops/elementwise.h"  // after exp_
 
 namespace edfcore::cuda {
 
