@@ -110,7 +110,8 @@ struct Exponential {
 template <class T>
 EDF_HD inline T exp_of(T x) {
   using F = Format<T>;
-  const Exponential<T> e(x < F::exp_low ? F::exp_low : x > F::exp_high ? F::exp_high : x);
+  const T above = x < F::exp_low ? F::exp_low : x;
+  const Exponential<T> e(above > F::exp_high ? F::exp_high : above);
   const T half = nearest(e.n * T(0.5));
   return e.part * power_of_two(half) * power_of_two(e.n - half);
 }
