@@ -123,6 +123,7 @@ void reduce(const Launch& launch, const bool* is_reduced, const Put& put) {
 }
 
 struct MinFold {  // NaN wins here, too
+  static constexpr bool selects = true;
   template <class T>
   using Acc = T;
   template <class T>
@@ -152,6 +153,7 @@ struct Moments {
 };
 
 struct VarFold {
+  static constexpr bool selects = false;
   template <class T>
   using Acc = Moments;
   template <class T>

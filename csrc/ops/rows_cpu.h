@@ -8,6 +8,7 @@ namespace edfcore::EDF_ISA {
 // Sums are taken in double: float32 results come out correctly rounded but for rare cases, at the speed of
 // memory.
 struct SumFold {
+  static constexpr bool selects = false;
   template <class T>
   using Acc = double;
   template <class T>
@@ -19,6 +20,7 @@ struct SumFold {
 
 // NaN wins, as in NumPy.
 struct MaxFold {
+  static constexpr bool selects = true;
   template <class T>
   using Acc = T;
   template <class T>
@@ -49,6 +51,13 @@ inline std::uint8_t MaxFold::start<std::uint8_t>() {
   return 0;
 }
 
+// Before a loop over lanes that select: written out, GCC would make branches of them.
+#if defined(__GNUC__) && !defined(__clang__)
+#define EDF_ROLLED _Pragma("GCC unroll 1")
+#else
+#define EDF_ROLLED
+#endif
+
 // Folds term(0) .. term(n - 1) with `lanes` accumulators, so that the compiler can use vectors, joined in a
 // tree.
 template <class Fold, class T, class Term>
@@ -58,8 +67,14 @@ typename Fold::template Acc<T> fold(std::int64_t n, const Term& term) {
   Acc acc[lanes];
   for (int l = 0; l < lanes; ++l) acc[l] = Fold::template start<T>();
   std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    for (int l = 0; l < lanes; ++l) acc[l] = Fold::join(acc[l], static_cast<Acc>(term(i + l)));
+  for (; i + lanes <= n; i += lanes) {
+    if constexpr (Fold::selects) {
+      EDF_ROLLED
+      for (int l = 0; l < lanes; ++l) acc[l] = Fold::join(acc[l], static_cast<Acc>(term(i + l)));
+    } else {
+      for (int l = 0; l < lanes; ++l) acc[l] = Fold::join(acc[l], static_cast<Acc>(term(i + l)));
+    }
+  }
   for (int l = 0; l < n - i; ++l) acc[l] = Fold::join(acc[l], static_cast<Acc>(term(i + l)));
   for (int width = lanes / 2; width > 0; width /= 2)
     for (int l = 0; l < width; ++l) acc[l] = Fold::join(acc[l], acc[l + width]);
