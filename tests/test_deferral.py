@@ -17,6 +17,7 @@ from references import Array
 
 PLACES = ("Forward", "Backward", "SGD", "feed", "build")
 Actions = list[tuple[int, str, str]]  # in which step, after which call, and the source
+THREADS = (1, 2, 3, 8)
 UPDATES = (edf.SGD, edf.Momentum, edf.Adam)
 GONE = "is gone: nobody had looked at it before"
 
