@@ -51,6 +51,17 @@ def pieces() -> Graph:
     return x, y, edf.Add(edf.LogLossSoft(p, q), edf.LogLoss(p, y))
 
 
+def recurrent() -> Graph:
+    """The same matrices in several steps, whose gradients add up, and which the way back takes transposed."""
+    edf.seed(6)
+    x, y = edf.Input(), edf.Input()
+    into, around = edf.AffineParams(37, 9), edf.Parameter(np.linspace(-0.4, 0.4, 81).reshape(9, 9))
+    h: Any = edf.Tanh(edf.Affine(into, x))
+    for _ in range(4):
+        h = edf.Tanh(edf.Add(edf.Affine(into, x), edf.Matmul(h, around)))
+    return x, y, edf.LogLoss(edf.Softmax(edf.Affine(edf.AffineParams(9, 5), h)), y)
+
+
 def mean_loss() -> Graph:
     x, y, loss = mlp([37, 11, 5])
     return x, y, edf.Mean(loss)
@@ -70,6 +81,7 @@ GRAPHS: dict[str, Callable[[], Graph]] = {
     "deep": lambda: mlp([37, *[8] * 12, 5], edf.Tanh),
     "chain": chain,
     "pieces": pieces,
+    "recurrent": recurrent,
     "mean": mean_loss,
     "beside": beside,
 }

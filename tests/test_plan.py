@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
 import edfcore as edf
-from plan_programs import Graph, beside, chain, examples, mlp
+from plan_programs import Graph, beside, chain, examples, mlp, recurrent
 
 
 def planned(graph: Graph, batch: int = 6) -> Any:
@@ -39,6 +40,20 @@ def test_neighbouring_elementwise_steps_form_groups() -> None:
     plan = planned(chain())
     assert plan.groups < plan.steps
     assert " block" in str(plan), "values that never leave their group have no place in memory"
+
+
+def test_products_with_one_matrix_share_its_transpose() -> None:
+    lines = str(planned(recurrent())).splitlines()
+    assert sum(" transpose: " in line for line in lines) == 1
+    assert not any(" nt: " in line and "(9, 9) parameter" in line for line in lines)
+
+
+def test_gradients_of_one_matrix_add_up_as_they_are_made() -> None:
+    lines = str(planned(recurrent())).splitlines()
+    added = [line for line in lines if " matmul_add (matmul, fused) tn: " in line]
+    assert len(added) == 4 + 3, "five steps use one matrix, and four the other"
+    for line in added:
+        assert re.search(r": %\d+ \(\d+, 9\) @(\d+), .* -> %\d+ \(\d+, 9\) @\1,", line), "in place"
 
 
 def test_operations_and_bytes_are_counted() -> None:
