@@ -107,6 +107,7 @@ T* payload(py::handle object) {
 
 // handles.cpp
 const Op& as_op(py::handle object);
+extern const char* const unconstructed;  // what is wrong with a node whose constructor has not run
 Handle* as_handle(py::handle object);  // null when it is not one
 bool is_node_type(PyTypeObject* type);
 Device& current_device();

@@ -313,7 +313,9 @@ static bool engine_runs(PyTypeObject* type) {
 
 Node* own_node(py::handle item) {
   if (!engine_runs(Py_TYPE(item.ptr()))) return nullptr;
-  Node& node = as_handle(item)->get();
+  const Handle* handle = payload<Handle>(item);  // its type was looked at
+  if (!handle) fail(ErrorKind::graph, unconstructed);
+  Node& node = handle->get();
   return node.op && !node.overridden ? &node : nullptr;
 }
 
