@@ -38,10 +38,18 @@ def made_action(program: Program, gene: int) -> tuple[int, str, str]:
     parameters = [leaf for leaf in program.draft.leaves if leaf.name[0] == "p"]
     leaf = f"leaf[{parameters[choose(len(parameters))].name!r}]"
     codes = [f"see({node}.value)"] * 4 + [f"see({leaf}.value)", "see(loss.value)"] * 2
+    if "reshape" not in program.draft.used:  # node by node, its value is its input's memory
+        codes += ["write()"] * 4
     if place in ("Backward", "SGD"):
+        codes += [f"held.append({leaf}.grad)"]
         codes += [f"see({node}.grad)", f"see({leaf}.grad)"] * 3
     codes += [f"{leaf}.value *= 0.5", f"held.append({node}.value)", f"held.append({leaf}.value)", "held.clear()",
               f"edf.keep({node})", "seen += [n.value.copy() for n in edf.CompNodes]"]  # fmt: skip
+    if place == "SGD":
+        codes += [
+            f"{leaf}.grad = 0.25 * {leaf}.value",
+            f"see({leaf}.optimised[0]) if {leaf}.optimised[2] else None",
+        ]
     if place == "Backward":
         codes += [
             f"{leaf}.grad *= 0.5",
@@ -83,7 +91,12 @@ def run(program: Program, actions: Actions, trains: list[int]) -> tuple[list[Arr
                 gone += 1
                 seen.append(None)
 
-    scope.update(see=see, build=build)
+    def write() -> None:
+        for array in held[-2:]:
+            if array.dtype.kind == "f":
+                array *= 0.5
+
+    scope.update(see=see, build=build, write=write)
     build()
     for step in range(len(program.sizes)):
         old = edf.CompNodes

@@ -59,13 +59,17 @@ class Turn {
   Turn();
   ~Turn();
   Turn(const Turn&) = delete;
+  static bool wanted();  // by any thread; asked with the GIL
 
  private:
+  struct Wish {  // made known before the GIL is let go of
+    Wish();
+    ~Wish();
+  } wish_;
   py::gil_scoped_release release_;
 };
 void look_at_value(Node& node);  // before it is read
-void look_at_grad(Node& node);
-void poll_signals();  // without the GIL; throws what a handler raises
+void poll_signals();             // without the GIL; throws what a handler raises
 
 // A plain C function for Python out of one that takes its arguments as an array: what is called for every
 // node does without a dispatcher's search through signatures. METH_FASTCALL.
@@ -108,7 +112,7 @@ T* payload(py::handle object) {
 // handles.cpp
 const Op& as_op(py::handle object);
 extern const char* const unconstructed;  // what is wrong with a node whose constructor has not run
-Handle* as_handle(py::handle object);  // null when it is not one
+Handle* as_handle(py::handle object);    // null when it is not one
 bool is_node_type(PyTypeObject* type);
 Device& current_device();
 DType graph_dtype();  // edfcore.DT

@@ -65,7 +65,7 @@ template <class RunOne>
 void flush(Segment& segment, const RunOne& run_one) {
   if (segment.empty()) return;
   const Segment nodes = std::exchange(segment, {});
-  py::gil_scoped_release release;
+  const Turn turn;
   for (const NodeRef& node : nodes) run_one(*node);
 }
 
@@ -194,6 +194,11 @@ void walk_backward(const py::object& comp_nodes, const py::object& parameters, c
   flush(segment, step);
 }
 
+// On a GPU a bad label of a step that has run shows only now: its kernels have left the parameters alone.
+void check_update() {
+  if (current_device().type != DeviceType::cpu && !session().pending()) check_status(current_device());
+}
+
 void update(const py::object& parameters, const py::object& given_rate) {
   const double learning_rate = as_rate(given_rate);
   const py::list items = list_of(parameters);
@@ -201,14 +206,13 @@ void update(const py::object& parameters, const py::object& given_rate) {
   if (all_ours_to_update(items, ours)) {
     const Turn turn;
     session().update(ours, learning_rate);
-    if (current_device().type != DeviceType::cpu) check_status(current_device());
-    return;
+    return check_update();
   }
   ours.clear();
   leave_session(true);
   const auto flush_ours = [&] {
     const std::vector<Node*> nodes = std::exchange(ours, {});
-    py::gil_scoped_release release;
+    const Turn turn;
     sgd(nodes, learning_rate);
   };
   for (std::size_t i = 0; i < items.size(); ++i) {
@@ -239,7 +243,7 @@ void optimise_all(const py::object& parameters, const py::object& given_rate, co
   }
   const Turn turn;
   session().optimise(ours, rule);
-  if (current_device().type != DeviceType::cpu) check_status(current_device());
+  check_update();
 }
 
 void sgd_one(const Handle& handle, const py::object& learning_rate) {
@@ -254,6 +258,11 @@ void sgd_one(const Handle& handle, const py::object& learning_rate) {
 
 static std::mutex turns;
 static std::atomic<std::thread::id> whose_turn;
+static std::atomic<int> wishes{0};
+
+Turn::Wish::Wish() { ++wishes; }
+Turn::Wish::~Wish() { --wishes; }
+bool Turn::wanted() { return wishes.load() > 0; }
 
 Turn::Turn() {
   if (whose_turn.load() == std::this_thread::get_id()) {
@@ -285,12 +294,6 @@ void look_at_value(Node& node) {
   if (session().idle() && !node.elided) return;
   const Turn turn;
   session().look_at_value(node);
-}
-
-void look_at_grad(Node& node) {
-  if (session().idle() && !node.elided) return;
-  const Turn turn;
-  session().look_at_grad(node);
 }
 
 // What has been found out about a class holds until Python changes the class, and with that its version.

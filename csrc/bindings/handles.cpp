@@ -20,24 +20,34 @@ std::string what_is(const Node& node) {
   return "[Input] ";
 }
 
-py::array hand_out(Cell& cell) {
-  const Device device = cell.tensor.device();
+// What is to be handed out, found while no other thread works with the session: `find` runs without the GIL
+// where it may have to wait.
+template <class Find>
+py::array hand_out(const Node& node, const Find& find) {
+  const auto held = [&] {
+    if (node.device.type != DeviceType::cpu) check_status(node.device);
+    return Tensor(find());  // from here on somebody else holds it, so nobody overwrites it
+  };
+  if (session().idle() && !Turn::wanted() && !node.elided && node.device.type == DeviceType::cpu)
+    return as_array(held());
+  std::optional<Tensor> tensor;
   {
-    const DeviceWait wait(device);
-    if (device.type != DeviceType::cpu) check_status(device);
-    cell.on_host();
+    const Turn turn;
+    tensor = held();
   }
-  return as_array(cell.on_host());
+  return as_array(*tensor);
 }
 
 py::array get_value(const Handle& handle) {
   Node& node = handle.get();
-  look_at_value(node);
-  if (!node.value())
-    fail(ErrorKind::graph, what_is(node),
-         "it has no value yet: ", node.op ? "run Forward() first." : "assign its .value first.",
-         made_at(node));
-  return hand_out(node.value());
+  return hand_out(node, [&] {
+    session().look_at_value(node);
+    if (!node.value())
+      fail(ErrorKind::graph, what_is(node),
+           "it has no value yet: ", node.op ? "run Forward() first." : "assign its .value first.",
+           made_at(node));
+    return node.value().on_host();
+  });
 }
 
 bool fits_in_place(const Cell& cell, const Tensor& next) {
@@ -116,19 +126,28 @@ py::array zeros_like(const Spec& spec) {
 py::array get_grad(const Handle& handle) {
   Node& node = handle.get();
   if (node.role == Role::input && node.value()) return zeros_like(node.output.spec);  // gradients stop here
-  look_at_grad(node);
-  if (!node.has_grad)
-    fail(ErrorKind::graph, what_is(node), "it has no gradient yet: call Backward(loss) first.",
-         made_at(node));
-  need_value(node, "its gradient was read");
-  if (!node.deferred.empty()) return as_array(shown_grad(node));
-  return hand_out(own_grad(node).value());
+  return hand_out(node, [&] {
+    session().look_at_grad(node);
+    if (!node.has_grad)
+      fail(ErrorKind::graph, what_is(node), "it has no gradient yet: call Backward(loss) first.",
+           made_at(node));
+    need_value(node, "its gradient was read");
+    return node.deferred.empty() ? own_grad(node).value().on_host() : shown_grad(node);
+  });
+}
+
+// An update that was asked for takes the gradient as it was.
+void before_grad_is_set(Node& node) {
+  if (session().idle() && !node.elided) return;
+  const Turn turn;
+  session().look_at_grad(node);
+  session().finish();
 }
 
 void set_grad(const Handle& handle, py::handle array) {
   Node& node = handle.get();
   if (node.role == Role::input) return;
-  look_at_grad(node);
+  before_grad_is_set(node);
   need_value(node, "a gradient was assigned");
   if (node.output.grad) {
     const Cell& cell = node.output.grad->value();
@@ -145,7 +164,7 @@ void set_grad(const Handle& handle, py::handle array) {
 void addgrad(const Handle& handle, py::object delta) {
   Node& node = handle.get();
   if (node.role == Role::input) return;
-  look_at_grad(node);
+  before_grad_is_set(node);
   need_value(node, "addgrad was called");
   bool summed = false;
   if (node.role == Role::parameter) {
@@ -161,28 +180,22 @@ void addgrad(const Handle& handle, py::object delta) {
   node.has_grad = true;
 }
 
-void interfere(const Node& node) {
-  if (session().idle()) return;
-  const Turn turn;
-  session().interfere(node);
-}
-
 void forward_one(const Handle& handle) {
   Node& node = handle.get();
   if (!node.op) return;
-  interfere(node);
   for (const Edge& edge : node.inputs)
     if (edge.node->role == Role::host) pull_value(*edge.node, node);
-  py::gil_scoped_release release;
+  const Turn turn;
+  session().interfere(node);
   run(node);
 }
 
 void backward_one(const Handle& handle) {
   Node& node = handle.get();
   if (!node.op) return;
-  interfere(node);
   {
-    py::gil_scoped_release release;
+    const Turn turn;
+    session().interfere(node);
     backward_step(node);
   }
   for (const Edge& edge : node.inputs)
@@ -202,10 +215,14 @@ Handle make_assigned(bool parameter, py::handle value) {
   return handle;
 }
 
-const Spec& spec_of(Node& node) {
+// Shape and dtype of its value; nothing where there is none to be had.
+std::optional<Spec> known_spec(Node& node) {
+  if (node.value() || session().idle()) return node.value() ? std::optional(node.output.spec) : std::nullopt;
+  const Turn turn;
   const Spec* spec = session().spec(node);
-  return spec ? *spec : node.output.spec;
+  return spec ? std::optional(*spec) : std::nullopt;
 }
+Spec spec_of(Node& node) { return known_spec(node).value_or(node.output.spec); }
 
 py::tuple shape_tuple(const Shape& shape) {
   py::tuple result(static_cast<std::size_t>(shape.rank()));
@@ -215,7 +232,14 @@ py::tuple shape_tuple(const Shape& shape) {
 
 // What an update keeps: (first moment or None, second moment or None, steps).
 using Kept = std::tuple<py::object, py::object, std::int64_t>;
+void finish_step() {
+  if (session().idle()) return;
+  const Turn turn;
+  session().finish();
+}
+
 Kept get_optimised(const Handle& handle) {
+  finish_step();
   const Optimised* kept = handle.get().optimised.get();
   if (!kept) return {py::none(), py::none(), 0};
   const auto copy = [](const Tensor& tensor) -> py::object {
@@ -226,6 +250,7 @@ Kept get_optimised(const Handle& handle) {
 }
 
 void set_optimised(const Handle& handle, const Kept& given) {
+  finish_step();
   Node& node = handle.get();
   auto kept = std::make_unique<Optimised>();
   const auto moment = [&](const py::object& array) -> Tensor {
@@ -317,7 +342,7 @@ void init_handles(py::module_& m) {
       .def("forward", &forward_one)
       .def("backward", &backward_one)
       .def_property_readonly("shape", [](const Handle& h) { return shape_tuple(spec_of(h.get()).shape); })
-      .def_property_readonly("has_value", [](const Handle& h) { return session().spec(h.get()) != nullptr; })
+      .def_property_readonly("has_value", [](const Handle& h) { return known_spec(h.get()).has_value(); })
       .def_property_readonly("dtype", [](const Handle& h) { return from_dtype(spec_of(h.get()).dtype); })
       .def_property("optimised", &get_optimised, &set_optimised)
       .def_property(

@@ -21,6 +21,7 @@ class Runner {
   void bind(std::int32_t slot, void* data) {
     if (bound_[static_cast<std::size_t>(slot)] != data) rebind(slot, data);
   }
+  void* bound(std::int32_t slot) const { return bound_[static_cast<std::size_t>(slot)]; }
   // Binds the leaves among the slots to the memory that they have now.
   void bind(std::span<const NodeRef> leaves);
 

@@ -92,6 +92,8 @@ bool list_shapes(Listing& listing) {
   for (const NodeRef& node : listing.leaves) {
     const Cell& cell = node->value();
     if (!cell || !(cell.tensor.device() == device)) return false;
+    if (node->requires_grad && node->role != Role::parameter)
+      return false;  // may have been switched on since
     const Spec& spec = node->output.spec;
     words.push_back(static_cast<std::uint64_t>(node->role) | static_cast<std::uint64_t>(spec.dtype) << 8 |
                     static_cast<std::uint64_t>(spec.shape.rank()) << 16);

@@ -41,8 +41,8 @@ Session& session() {
 // ---- The three calls.
 
 void Session::forward(std::span<Node* const> nodes) {
-  finish();
   const bool again = plans_ && listing_.same_nodes(nodes);
+  again ? finish() : finish_as_shown();
   asked_ = done_ = 0;
   if (!again) drop();
   const bool planned = !keep_all && !watch().on && !nodes.empty();
@@ -62,8 +62,9 @@ void Session::forward(std::span<Node* const> nodes) {
     adopted_ = 0;
   }
   ran_ = nullptr;
-  changed_ = false;
+  changed_ = written_ = false;
   before_.clear();
+  spare_ = std::exchange(detached_, {});
   rule_.reset();
   straight_ = plans_->straight || plans_->runs < straight_runs;
   if (!straight_) {
@@ -110,6 +111,7 @@ void Session::backward(std::span<Node* const> nodes, std::span<Node* const> para
     done_ = 2;
   } else if (handed_out()) {
     finish();
+    written_ = true;  // whoever holds it may write it
   }
 }
 
@@ -129,11 +131,19 @@ void Session::update(std::span<Node* const> parameters, double learning_rate) {
     same ? static_cast<void>(asked_ = done_ = 3) : drop();
     return;
   }
-  for (Node* parameter : parameters)
-    if (!listing_.has_leaf(*parameter)) sgd({&parameter, 1}, learning_rate);
   rate_ = learning_rate;
   asked_ = 3;
-  if (handed_out()) finish();
+  const std::vector<Node*> others = unlisted(parameters);
+  if (!others.empty() || handed_out()) finish();
+  if (!others.empty()) sgd(others, learning_rate);
+}
+
+// Parameters that the listing does not read: a plan does not update them.
+std::vector<Node*> Session::unlisted(std::span<Node* const> parameters) const {
+  std::vector<Node*> others;
+  for (Node* parameter : parameters)
+    if (!listing_.has_leaf(*parameter)) others.push_back(parameter);
+  return others;
 }
 
 void Session::optimise(std::span<Node* const> parameters, const Rule& rule) {
@@ -153,11 +163,11 @@ void Session::optimise(std::span<Node* const> parameters, const Rule& rule) {
     if (plans_ && asked_ == 2) asked_ = done_ = 3;
     return;
   }
-  for (Node* parameter : parameters)
-    if (!listing_.has_leaf(*parameter)) edfcore::optimise({&parameter, 1}, rule);
   rule_ = rule;
   asked_ = 3;
-  if (handed_out()) finish();
+  const std::vector<Node*> others = unlisted(parameters);
+  if (!others.empty() || handed_out()) finish();
+  if (!others.empty()) edfcore::optimise(others, rule);
 }
 
 // The loss among the nodes, and the parameters among the leaves. False when a plan would leave out the
@@ -221,9 +231,11 @@ void Session::look_at_value(Node& node) {
     return;
   }
   if (done_ == 0) first ? settle() : advance(1);
-  if (node.value()) return;
-  settle();
+  if (!node.value() && !changed_) asked_ >= 2 ? fill_values() : settle();
   if (!node.value()) lost(node, looked_at_value);
+  if (straight_) return;
+  if (asked_ >= 2) written_ = true;  // by whoever is given its array
+  if (asked_ > done_) detach(node);
 }
 
 void Session::look_at_grad(Node& node) {
@@ -238,13 +250,13 @@ void Session::look_at_grad(Node& node) {
   }
   node.has_grad = true;
   if (straight_) return;
-  if (done_ < 2) first ? settle() : advance(2);
+  if (done_ < asked_) first ? settle() : finish();  // an update that is to come reads what is handed out
   if (straight_ || node.output.grad) return;
   const std::vector<Kept>& grads = ran_->grads;
   if (std::any_of(grads.begin(), grads.end(),
                   [&](const Kept& kept) { return kept.leaf == leaf && kept.position == node.position; }))
     return;  // it is zero
-  settle();
+  if (!written_) settle();
   if (!straight_) lost(node, looked_at_grad);
 }
 

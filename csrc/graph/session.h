@@ -43,15 +43,19 @@ class Session {
 
   // Does what has been asked for.
   void finish();
+  // The same before the nodes are let go of: a Forward alone is likely to be looked at later.
+  void finish_as_shown();
   // The same, so that all values are there that were not lost already.
   void settle();
   // Lets go of the nodes, as they are, after finishing.
   void leave();
 
+  bool pending() const { return asked_ > done_; }  // something is put off
   bool idle() const { return !active_.load(std::memory_order_relaxed); }
 
  private:
   bool target_of(std::span<Node* const> parameters, const Node& loss, Target& target) const;
+  std::vector<Node*> unlisted(std::span<Node* const> parameters) const;
   bool same_target(std::span<Node* const> parameters) const;
   bool aim(Target target);
   [[noreturn]] void lost(Node& node, Look look);
@@ -66,6 +70,8 @@ class Session {
   void bind_values(Compiled& plan);
   void bind_grads(Compiled& plan, bool made);
   void fill();
+  void fill_values();
+  void detach(Node& node);
   void update_straight();
   void expect_write(Node& leaf);
   void swap_before();
@@ -81,10 +87,14 @@ class Session {
   Compiled* ran_ = nullptr;       // whose earlier phases were run
   int asked_ = 0, done_ = 0;      // how many phases
   bool straight_ = true;          // what was done left all values
+  bool written_ = false;          // what Backward read may have been written since
   bool changed_ = false;  // a leaf may not be what Forward read, and what it read is not known any more
   std::vector<std::pair<NodeRef, Tensor>>
       before_;                 // what Forward read, of leaves that may have been written since
   std::uint64_t adopted_ = 0;  // Plans::looked, plus one, when values of these nodes were last let go
+  std::vector<Tensor>
+      detached_;               // what the rest of the step reads in the place of values that were handed out
+  std::vector<Tensor> spare_;  // such memory of earlier steps
   double rate_ = 0;
   std::optional<Rule> rule_;  // of the update that was asked for; none: SGD's
 };

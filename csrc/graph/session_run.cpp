@@ -116,10 +116,12 @@ void Session::run(Compiled& plan, int to) {
 void Session::bind_values(Compiled& plan) {
   for (const Kept& kept : plan.values) {
     Node& node = *listing_.nodes[static_cast<std::size_t>(kept.position)];
-    if (done_ == 0) {
-      make_room(node.value(), kept.spec, node.device);
-      node.output.spec = kept.spec;
+    if (done_ > 0) {
+      if (plan.runner.bound(kept.slot) == node.value().tensor.data()) node.value().on_device();
+      continue;  // otherwise it was detached
     }
+    make_room(node.value(), kept.spec, node.device);
+    node.output.spec = kept.spec;
     plan.runner.bind(kept.slot, node.value().on_device().data());
   }
 }
@@ -154,7 +156,7 @@ std::vector<Node*> Session::parameters_of(const Target& target) const {
 
 void Session::settle() {
   if (!plans_ || straight_) return;
-  if (changed_) return finish();
+  if (changed_ || written_) return finish();  // it cannot be done again
   guarded([&] { fill(); });
   straight_ = true;
   done_ = asked_;
@@ -164,22 +166,10 @@ void Session::settle() {
 // Runs node by node whatever has been asked for, beside the values and gradients that are there already,
 // which somebody may have written.
 void Session::fill() {
-  const std::vector<NodeRef>& nodes = listing_.nodes;
-  std::vector<Cell> values(nodes.size());
-  for (std::size_t i = 0; i < nodes.size(); ++i)
-    if (done_ >= 1) std::swap(values[i], nodes[i]->value());
-  swap_before();
-  try {
-    for (const NodeRef& node : nodes) edfcore::run(*node);
-  } catch (...) {
-    swap_before();
-    throw;
-  }
-  swap_before();
-  for (std::size_t i = 0; i < nodes.size(); ++i)
-    if (values[i]) nodes[i]->value() = std::move(values[i]);
+  fill_values();
   if (asked_ < 2) return;
 
+  const std::vector<NodeRef>& nodes = listing_.nodes;
   const Target& target = plans_->trained.back().target;
   const std::vector<Node*> parameters = parameters_of(target);
   std::vector<Node*> all = parameters;
@@ -199,6 +189,44 @@ void Session::fill() {
     all[i]->output.grad = std::move(grads[i]);
   }
   if (asked_ == 3 && done_ < 3) update_straight();
+}
+
+void Session::fill_values() {
+  adopted_ = 0;
+  const std::vector<NodeRef>& nodes = listing_.nodes;
+  std::vector<Cell> values(nodes.size());
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    if (done_ >= 1) std::swap(values[i], nodes[i]->value());
+  swap_before();
+  try {
+    for (const NodeRef& node : nodes) edfcore::run(*node);
+  } catch (...) {
+    swap_before();
+    throw;
+  }
+  swap_before();
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    if (values[i]) nodes[i]->value() = std::move(values[i]);
+}
+
+// The array of a value is about to be handed out, while the rest of the step still has to read it: whoever
+// writes it then writes a copy.
+void Session::detach(Node& node) {
+  Tensor& own = node.value().tensor;
+  const auto fits = [&](const Tensor& t) {
+    return t.spec == own.spec && t.buffer->unique() && t.device() == own.device();
+  };
+  const auto found = std::find_if(spare_.begin(), spare_.end(), fits);
+  Tensor copy;
+  if (found == spare_.end()) {
+    copy = allocate(own.spec, own.device());
+  } else {
+    copy = std::move(*found);
+    spare_.erase(found);
+  }
+  copy_into(copy, node.value().on_device());
+  detached_.push_back(own);
+  node.value().set(std::move(copy));
 }
 
 void Session::update_straight() {
@@ -225,8 +253,10 @@ void Session::swap_before() {
   }
 }
 
+void Session::finish_as_shown() { asked_ == 1 && done_ == 0 ? settle() : finish(); }
+
 void Session::leave() {
-  finish();
+  finish_as_shown();
   drop();
 }
 
@@ -236,6 +266,8 @@ void Session::drop() {
   plans_ = {};
   ran_ = nullptr;
   before_.clear();
+  detached_.clear();
+  spare_.clear();
   listing_.nodes.clear();
   listing_.leaves.clear();
   asked_ = done_ = 0;
