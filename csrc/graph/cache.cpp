@@ -82,9 +82,9 @@ std::unique_ptr<Compiled> compile(const Listing& listing, Plans& plans, const Ta
   if (target.loss >= 0) {
     for (std::size_t i = 0; i < plans.nodes.size(); ++i)
       if (plans.nodes[i] & looked_at_grad) keep_grad(*listing.nodes[i], i, false);
-    // Who looks at the gradient of one parameter, or writes it, may do so with any.
-    const bool any = std::any_of(plans.leaves.begin(), plans.leaves.end(),
-                                 [](std::uint8_t looks) { return looks & looked_at_grad; });
+    // Between Backward and the update anything may be done with them; and who looks at one may look at any.
+    const bool any = !whole || std::any_of(plans.leaves.begin(), plans.leaves.end(),
+                                           [](std::uint8_t looks) { return looks & looked_at_grad; });
     for (const std::int32_t p : target.parameters)
       if (any) keep_grad(*listing.leaves[static_cast<std::size_t>(p)], static_cast<std::size_t>(p), true);
   }

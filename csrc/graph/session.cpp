@@ -147,17 +147,10 @@ std::vector<Node*> Session::unlisted(std::span<Node* const> parameters) const {
 }
 
 void Session::optimise(std::span<Node* const> parameters, const Rule& rule) {
-  bool put_off = plans_ && asked_ == 2 && same_target(parameters);
-  for (Node* parameter : parameters) {  // whose gradients the update reads
-    if (!put_off)
-      look_at_grad(*parameter);
-    else if (listing_.has_leaf(*parameter))
-      put_off &= !plans_->look(true, parameter->position, looked_at_grad) || done_ == 0;
-  }
+  const bool put_off = plans_ && asked_ == 2 && same_target(parameters);
   if (!put_off || straight_) {
-    settle();
-    for (Node* parameter : parameters)
-      if (parameter->elided && !parameter->output.grad) look_at_grad(*parameter);
+    finish();
+    for (Node* parameter : parameters) look_at_grad(*parameter);
     changed_ = true;
     edfcore::optimise(parameters, rule);
     if (plans_ && asked_ == 2) asked_ = done_ = 3;

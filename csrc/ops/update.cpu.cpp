@@ -1,6 +1,7 @@
 // CPU kernels of the updates. After bad data no parameter moves, so that a step is all or nothing.
 #include "ops/kernel_cpu.h"
-#include "ops/update.h"
+
+#include "ops/update.h"  // after EDF_HD
 
 namespace edfcore::EDF_ISA {
 
