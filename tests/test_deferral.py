@@ -30,7 +30,7 @@ def made_action(program: Program, gene: int) -> tuple[int, str, str]:
         gene, digit = divmod(gene, n)
         return digit
 
-    step, place = choose(len(program.sizes)), PLACES[choose(5)]
+    step, place = choose(2 * len(program.sizes)), PLACES[choose(5)]
     if place == "build":
         return step, place, "build()"
     number = program.draft.engine[choose(len(program.draft.engine))]
@@ -45,6 +45,8 @@ def made_action(program: Program, gene: int) -> tuple[int, str, str]:
         codes += [f"see({node}.grad)", f"see({leaf}.grad)"] * 3
     codes += [f"{leaf}.value *= 0.5", f"held.append({node}.value)", f"held.append({leaf}.value)", "held.clear()",
               f"edf.keep({node})", "seen += [n.value.copy() for n in edf.CompNodes]"]  # fmt: skip
+    if place == "feed":
+        codes += [f"see_grad({node})", f"see_grad({leaf})"] * 3
     if place == "SGD":
         codes += [
             f"{leaf}.grad = 0.25 * {leaf}.value",
@@ -96,12 +98,20 @@ def run(program: Program, actions: Actions, trains: list[int]) -> tuple[list[Arr
             if array.dtype.kind == "f":
                 np.multiply(array, 0.5, out=array)
 
-    scope.update(see=see, build=build, write=write)
+    def see_grad(node: Any) -> None:
+        try:
+            see(node.grad)
+        except edf.GraphError as error:
+            if "no gradient yet" not in str(error):
+                raise
+            see(np.array(-1.0))
+
+    scope.update(see=see, see_grad=see_grad, build=build, write=write)
     build()
-    for step in range(len(program.sizes)):
+    for step in range(2 * len(program.sizes)):
         old = edf.CompNodes
         act(step, "build")
-        for name, array in program.data(step).items():
+        for name, array in program.data(step % len(program.sizes)).items():
             if name[0] in "xy":
                 leaf[name].value = array
         if step and edf.CompNodes is old:  # otherwise there are no values yet

@@ -139,6 +139,18 @@ def test_what_is_kept_is_there_late(fresh: None, how: str) -> None:
     assert hidden.value.shape == hidden.grad.shape == (6, 11)
 
 
+def test_a_gradient_that_an_earlier_plan_kept_is_not_shown_as_a_later_one(fresh: None) -> None:
+    x, _, loss = trained(2)
+    for _ in range(2):  # looked at in the middle: these plans keep all gradients of parameters
+        step(loss)
+        assert np.isfinite(loss.value).all()
+    x.value = np.zeros((6, 37))
+    step(loss)
+    x.value = np.ones((6, 37))  # the step is run, and nobody has looked
+    with pytest.raises(edf.GraphError, match=r"\[Parameter\] its gradient is gone"):
+        _ = edf.Parameters[0].grad
+
+
 def test_keep_of_something_else() -> None:
     with pytest.raises(edf.GraphError, match=r"keep: 'some' is neither a node nor 'all' nor 'looked'\."):
         edf.keep("some")

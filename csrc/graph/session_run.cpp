@@ -127,6 +127,11 @@ void Session::bind_values(Compiled& plan) {
 }
 
 void Session::bind_grads(Compiled& plan, bool made) {
+  // What another plan kept of an earlier step is not this one's gradient.
+  const bool keeps =
+      std::any_of(plan.grads.begin(), plan.grads.end(), [](const Kept& kept) { return kept.leaf; });
+  if (!made && !keeps)
+    for (Node* parameter : parameters_of(plans_->trained.back().target)) parameter->output.grad = {};
   for (const Kept& kept : plan.grads) {
     const auto i = static_cast<std::size_t>(kept.position);
     Node& node = kept.leaf ? *listing_.leaves[i] : *listing_.nodes[i];
