@@ -20,12 +20,13 @@ std::string what_is(const Node& node) {
   return "[Input] ";
 }
 
-// What is to be handed out, found while no other thread works with the session: `find` runs without the GIL
-// where it may have to wait.
-template <class Find>
-py::array hand_out(const Node& node, const Find& find) {
+// What is to be handed out, found after a look while no other thread works with the session. Both run without
+// the GIL where they may have to wait.
+template <class Look, class Find>
+py::array hand_out(const Node& node, const Look& look, const Find& find) {
   const auto held = [&] {
-    if (node.device.type != DeviceType::cpu) check_status(node.device);
+    look();
+    if (node.device.type != DeviceType::cpu) check_status(node.device);  // of what the look had done, too
     return Tensor(find());  // from here on somebody else holds it, so nobody overwrites it
   };
   if (session().idle() && !Turn::wanted() && !node.elided && node.device.type == DeviceType::cpu)
@@ -40,14 +41,14 @@ py::array hand_out(const Node& node, const Find& find) {
 
 py::array get_value(const Handle& handle) {
   Node& node = handle.get();
-  return hand_out(node, [&] {
+  const auto look = [&] {
     session().look_at_value(node);
     if (!node.value())
       fail(ErrorKind::graph, what_is(node),
            "it has no value yet: ", node.op ? "run Forward() first." : "assign its .value first.",
            made_at(node));
-    return node.value().on_host();
-  });
+  };
+  return hand_out(node, look, [&] { return node.value().on_host(); });
 }
 
 bool fits_in_place(const Cell& cell, const Tensor& next) {
@@ -126,12 +127,14 @@ py::array zeros_like(const Spec& spec) {
 py::array get_grad(const Handle& handle) {
   Node& node = handle.get();
   if (node.role == Role::input && node.value()) return zeros_like(node.output.spec);  // gradients stop here
-  return hand_out(node, [&] {
+  const auto look = [&] {
     session().look_at_grad(node);
     if (!node.has_grad)
       fail(ErrorKind::graph, what_is(node), "it has no gradient yet: call Backward(loss) first.",
            made_at(node));
     need_value(node, "its gradient was read");
+  };
+  return hand_out(node, look, [&]() -> Tensor {
     return node.deferred.empty() ? own_grad(node).value().on_host() : shown_grad(node);
   });
 }
