@@ -26,7 +26,14 @@ template <class Look, class Find>
 py::array hand_out(const Node& node, const Look& look, const Find& find) {
   const auto held = [&] {
     look();
-    if (node.device.type != DeviceType::cpu) check_status(node.device);  // of what the look had done, too
+    if (node.device.type != DeviceType::cpu) {
+      try {
+        check_status(node.device);  // of what the look had done, too
+      } catch (...) {
+        session().abandon();
+        throw;
+      }
+    }
     return Tensor(find());  // from here on somebody else holds it, so nobody overwrites it
   };
   if (session().idle() && !Turn::wanted() && !node.elided && node.device.type == DeviceType::cpu)

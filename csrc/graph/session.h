@@ -47,6 +47,8 @@ class Session {
   void finish_as_shown();
   // The same, so that all values are there that were not lost already.
   void settle();
+  // Does nothing more of a step that a device has found an error in.
+  void abandon();
   // Lets go of the nodes, as they are, after finishing.
   void leave();
 

@@ -265,6 +265,10 @@ void Session::leave() {
   drop();
 }
 
+void Session::abandon() {
+  if (plans_ && !straight_) forget();
+}
+
 // Lets go of everything, done or not.
 void Session::drop() {
   active_ = false;
