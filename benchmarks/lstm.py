@@ -11,6 +11,7 @@ make one, both by node of the graph.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import statistics
@@ -35,7 +36,7 @@ def run(engine: str, batch: int, minibatches: int) -> dict[str, Any]:
 
         nodes: Any = lstm_program.engine_nodes(edf)
     else:
-        import numpy_edf as edf  # type: ignore[no-redef]
+        edf = importlib.import_module("numpy_edf")
 
         nodes = lstm_program.NUMPY_NODES
     edf.learning_rate = 0.01

@@ -103,6 +103,18 @@ def test_graphs_that_differ_have_plans_of_their_own(fresh: None, change: str) ->
     assert edf.plan_stats()["misses"] - before == 2
 
 
+def test_a_number_of_minus_zero_is_another_number(fresh: None) -> None:
+    def run(number: float) -> Any:
+        edf.clear_compgraph()
+        scaled = edf.Scale(edf.Input(np.ones((2, 3))), number)
+        for _ in range(4):
+            edf.Forward()
+        return np.signbit(scaled.value)
+
+    assert not run(0.0).any()
+    assert run(-0.0).all()
+
+
 def test_a_loss_that_is_looked_at_every_time_is_planned_too(fresh: None) -> None:
     x, y, loss = mlp(SIZES)
     x.value, y.value = examples(6)

@@ -6,12 +6,12 @@ the docstrings of the installed package: `pip install -e '.[dev]'` first.
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import inspect
 import sys
 from collections import Counter
 from pathlib import Path
+
+from generated import write_or_check
 
 import edfcore as edf
 from edfcore._edf import NODE_CLASSES
@@ -104,29 +104,5 @@ def generate() -> str:
     return "\n".join(parts)
 
 
-def main() -> int:
-    """Write or check."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; fail when the file is out of date"
-    )
-    check = parser.parse_args().check
-    made = generate()
-    found = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    if made == found:
-        return 0
-    if not check:
-        PAGE.write_text(made, encoding="utf-8")
-        print(f"wrote {PAGE.name}")
-        return 0
-    print("NODES.md is out of date: run  python tools/nodes.py", file=sys.stderr)
-    sys.stderr.writelines(
-        difflib.unified_diff(found.splitlines(True), made.splitlines(True), "committed", "generated")
-    )
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(__doc__, PAGE, generate, "run  python tools/nodes.py"))

@@ -6,14 +6,14 @@ from the installed package, so build and install first: `pip install -e '.[dev]'
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import logging
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from generated import write_or_check
 
 STUB = Path(__file__).resolve().parent.parent / "python" / "edfcore" / "_core.pyi"
 
@@ -71,29 +71,5 @@ def generate() -> str:
     return subprocess.run(command, input=HEADER + text, capture_output=True, text=True, check=True).stdout
 
 
-def main() -> int:
-    """Write or check."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; fail when the file is out of date"
-    )
-    check = parser.parse_args().check
-    made = generate()
-    found = STUB.read_text(encoding="utf-8") if STUB.exists() else ""
-    if made == found:
-        return 0
-    if not check:
-        STUB.write_text(made, encoding="utf-8")
-        print(f"wrote {STUB.name}")
-        return 0
-    print("_core.pyi is out of date: build, install, and run  python tools/stub.py", file=sys.stderr)
-    sys.stderr.writelines(
-        difflib.unified_diff(found.splitlines(True), made.splitlines(True), "committed", "generated")
-    )
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(__doc__, STUB, generate, "build, install, and run  python tools/stub.py"))

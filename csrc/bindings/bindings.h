@@ -68,8 +68,10 @@ class Turn {
   } wish_;
   py::gil_scoped_release release_;
 };
-void look_at_value(Node& node);  // before it is read
-void poll_signals();             // without the GIL; throws what a handler raises
+void finish_step();                // what Forward, Backward and SGD have put off
+void leave_session(bool goes_on);  // finishes, and if the step goes on, with all values; lets go of the nodes
+void look_at_value(Node& node);    // before it is read
+void poll_signals();               // without the GIL; throws what a handler raises
 
 // A plain C function for Python out of one that takes its arguments as an array: what is called for every
 // node does without a dispatcher's search through signatures. METH_FASTCALL.

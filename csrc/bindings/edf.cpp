@@ -89,14 +89,6 @@ bool all_ours_to_update(const py::list& items, std::vector<Node*>& parameters) {
   return true;
 }
 
-// Before Python takes over: the step that is under way is finished, and if it goes on, all values are there.
-void leave_session(bool goes_on) {
-  if (session().idle()) return;
-  const Turn turn;
-  if (goes_on) session().settle();
-  session().leave();
-}
-
 void walk_forward(const py::object& comp_nodes) {
   // The list itself where it is one: as in Python's own loop, a node made meanwhile runs too.
   const py::list items = py::isinstance<py::list>(comp_nodes) ? py::list(comp_nodes) : list_of(comp_nodes);
@@ -142,8 +134,7 @@ void zero_grads(const py::list& items) {
 void seed_loss(py::handle loss) {
   if (Handle* handle = as_handle(loss)) {
     Node& node = handle->get();
-    const Shape& shape = node.output.spec.shape;
-    node.output.grad = filled_like(node, share_of_batch({shape.begin(), shape.end()}));
+    node.output.grad = filled_like(node, share_of_batch(node.output.spec.shape));
     return;
   }
   const py::object held = value_or_none(loss);
@@ -224,9 +215,8 @@ void update(const py::object& parameters, const py::object& given_rate) {
     method(items[i], names().sgd, i, "Parameters")();
   }
   flush_ours();
-  // On a GPU a bad label shows only now: the kernels of this step have left the parameters alone.
   const DeviceWait wait(current_device());
-  if (current_device().type != DeviceType::cpu) check_status(current_device());
+  check_update();
 }
 
 void optimise_all(const py::object& parameters, const py::object& given_rate, const std::string& name,
@@ -288,6 +278,19 @@ void poll_signals() {
   last = now;
   py::gil_scoped_acquire gil;
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+void finish_step() {
+  if (session().idle()) return;
+  const Turn turn;
+  session().finish();
+}
+
+void leave_session(bool goes_on) {
+  if (session().idle()) return;
+  const Turn turn;
+  if (goes_on) session().settle();
+  session().leave();
 }
 
 void look_at_value(Node& node) {

@@ -11,10 +11,7 @@ namespace edfcore {
 namespace {
 
 py::dict memory_stats(const std::string& device) {
-  if (!session().idle()) {
-    const Turn turn;
-    session().finish();
-  }
+  finish_step();
   const MemoryStats stats = backend(parse_device(device)).memory_stats();
   py::dict result;
   result["bytes"] = stats.bytes;
@@ -57,9 +54,8 @@ void init_engine(py::module_& m) {
   m.def(
       "empty_cache",
       [](const std::string& device) {
+        leave_session(true);
         const Turn turn;
-        session().settle();
-        session().leave();
         session().cache.clear();
         release_arena(parse_device(device));
         backend(parse_device(device)).empty_cache();

@@ -242,12 +242,6 @@ py::tuple shape_tuple(const Shape& shape) {
 
 // What an update keeps: (first moment or None, second moment or None, steps).
 using Kept = std::tuple<py::object, py::object, std::int64_t>;
-void finish_step() {
-  if (session().idle()) return;
-  const Turn turn;
-  session().finish();
-}
-
 Kept get_optimised(const Handle& handle) {
   finish_step();
   const Optimised* kept = handle.get().optimised.get();
@@ -384,11 +378,7 @@ void init_handles(py::module_& m) {
   m.def(
       "live_nodes",
       [] {
-        if (!session().idle()) {
-          const Turn turn;
-          session().settle();
-          session().leave();
-        }
+        leave_session(true);
         return live_nodes();
       },
       "Nodes alive in the engine, whoever holds them.");

@@ -224,23 +224,18 @@ void init_plans(py::module_& m) {
   m.def(
       "set_watch_nan",
       [](bool on) {
-        const Turn turn;
-        session().finish();
+        finish_step();
         set_watch_nan(on);
       },
       py::arg("on"));
   m.def("start_timing", [] {
-    const Turn turn;
-    session().finish();
+    finish_step();
     start_timing();
   });
   m.def(
       "stop_timing",
       [] {
-        {
-          const Turn turn;
-          session().finish();
-        }
+        finish_step();
         py::list events;
         for (const TimedOp& timed : stop_timing())
           events.append(py::make_tuple(timed.op, timed.phase, timed.shape, timed.begin_ns, timed.length_ns));

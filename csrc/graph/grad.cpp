@@ -209,6 +209,20 @@ void sgd(std::span<Node* const> parameters, double learning_rate) {
   sgd(parameters, learning_rate, builder);
 }
 
+double share_of_batch(const Shape& shape) {
+  return share_of_batch(std::span(shape.data(), static_cast<std::size_t>(shape.rank())));
+}
+
+void seed_loss(Node& loss, Builder& builder) {
+  loss.output.grad = filled_like(loss, share_of_batch(loss.output.spec.shape), builder);
+}
+
+void walk_back(std::span<const NodeRef> nodes, Node& loss) {
+  RunningBuilder builder(false);
+  seed_loss(loss, builder);
+  for (std::size_t i = nodes.size(); i-- > 0;) backward_step(*nodes[i]);
+}
+
 // A small tensor of these numbers.
 static Tensor numbers_like(DType dtype, Device device, const std::array<double, 3>& numbers) {
   Tensor tensor = allocate({dtype, {3}}, device);
@@ -246,6 +260,7 @@ void sgd(std::span<Node* const> parameters, double learning_rate, Builder& build
 void optimise(std::span<Node* const> parameters, const Rule& rule) {
   const bool adam = rule.kind == Rule::adam;
   check_grads(parameters, adam ? ops::adam : ops::momentum);
+  NodeRef numbers;  // of adam, in the parameters' dtype
   RunningBuilder builder(false);
   for (Node* p : parameters) {
     Node& grad = own_grad(*p);  // zeros where none arrived: what was kept decays all the same
@@ -262,15 +277,16 @@ void optimise(std::span<Node* const> parameters, const Rule& rule) {
     Attrs attrs;
     attrs.scalar = rule.rate;
     attrs.scalar2 = rule.decay;
-    NodeRef second, numbers;
+    NodeRef second;
     ++kept.steps;
     if (adam) {
       const auto t = static_cast<double>(kept.steps);
       attrs.scalar = rule.rate / (1.0 - std::pow(rule.beta1, t));
       attrs.scalar2 = std::sqrt(1.0 - std::pow(rule.beta2, t));
       second = make_leaf(Role::constant, kept.second);
-      numbers = make_leaf(Role::constant,
-                          numbers_like(spec.dtype, p->device, {rule.beta1, rule.beta2, rule.epsilon}));
+      if (!numbers || numbers->output.spec.dtype != spec.dtype || !(numbers->device == p->device))
+        numbers = make_leaf(Role::constant,
+                            numbers_like(spec.dtype, p->device, {rule.beta1, rule.beta2, rule.epsilon}));
       inputs.push_back(value_of(*second));
       inputs.push_back(value_of(*numbers));
     }

@@ -38,6 +38,11 @@ NodeRef filled_like(Node& node, double scalar, Builder& builder);
 // What Backward sets the gradient of a loss of this shape to: 1/nBatch. Throws a graph error when there are
 // no examples.
 double share_of_batch(std::span<const std::int64_t> shape);
+double share_of_batch(const Shape& shape);
+void seed_loss(Node& loss, Builder& builder);
+
+// Sets the gradient of the loss, and takes all nodes' backward steps, the last one's first.
+void walk_back(std::span<const NodeRef> nodes, Node& loss);
 
 // p -= learning_rate * gradient for every parameter. Checks all before it touches one.
 void sgd(std::span<Node* const> parameters, double learning_rate);

@@ -16,7 +16,7 @@ std::uint64_t bits(double x) { return std::bit_cast<std::uint64_t>(x); }
 enum Kind : std::uint64_t { listed, leaf, number };
 
 void write_attrs(const Attrs& attrs, std::size_t n_inputs, Words& words) {
-  const bool scalars = attrs.scalar != 0 || attrs.scalar2 != 0;
+  const bool scalars = bits(attrs.scalar) || bits(attrs.scalar2);  // -0.0 is another number than 0.0
   words.push_back(n_inputs | std::uint64_t{static_cast<std::uint8_t>(attrs.n_ints)} << 16 |
                   std::uint64_t{static_cast<std::uint8_t>(attrs.dtype)} << 24 |
                   std::uint64_t{attrs.keepdims} << 32 | std::uint64_t{attrs.trans_a} << 33 |

@@ -17,18 +17,15 @@ void forward_straight(const Nodes& nodes) {
   for (const auto& node : nodes) run(*node);
 }
 
-template <class Nodes, class Parameters>
-void backward_straight(const Nodes& nodes, const Parameters& parameters, Node& loss) {
-  for (const auto& node : nodes) {
+void backward_straight(std::span<const NodeRef> nodes, std::span<Node* const> parameters, Node& loss) {
+  for (const NodeRef& node : nodes) {
     if (!node->value())
       fail(ErrorKind::graph, "Backward: [", node->op->name, "] has no value yet: run Forward() first.",
            made_at(*node));
     zero_grad(*node);
   }
-  for (const auto& parameter : parameters) zero_grad(*parameter);
-  const Shape& shape = loss.output.spec.shape;
-  loss.output.grad = filled_like(loss, share_of_batch({shape.begin(), shape.end()}));
-  for (std::size_t i = nodes.size(); i-- > 0;) backward_step(*nodes[i]);
+  for (Node* parameter : parameters) zero_grad(*parameter);
+  walk_back(nodes, loss);
 }
 
 }  // namespace
@@ -95,10 +92,11 @@ void Session::backward(std::span<Node* const> nodes, std::span<Node* const> para
     if (plans_ && asked_ > 0) plans_->straight = true;
     settle();
     drop();
-    return backward_straight(nodes, parameters, loss);
+    std::vector<NodeRef> held;
+    for (Node* node : nodes) held.emplace_back(node);
+    return backward_straight(held, parameters, loss);
   }
-  const Shape& shape = plans_->specs[static_cast<std::size_t>(target.loss)].shape;
-  share_of_batch({shape.begin(), shape.end()});
+  share_of_batch(plans_->specs[static_cast<std::size_t>(target.loss)].shape);  // throws where it is empty
   if (!aim(std::move(target))) {
     settle();
     if (!straight_) lost(loss, looked_at_value);

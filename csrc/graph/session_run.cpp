@@ -184,10 +184,7 @@ void Session::fill() {
     if (done_ >= 2) grads[i] = std::exchange(all[i]->output.grad, {});
     zero_grad(*all[i]);
   }
-  Node& loss = *nodes[static_cast<std::size_t>(target.loss)];
-  const Shape& shape = loss.output.spec.shape;
-  loss.output.grad = filled_like(loss, share_of_batch({shape.begin(), shape.end()}));
-  for (std::size_t i = nodes.size(); i-- > 0;) backward_step(*nodes[i]);
+  walk_back(nodes, *nodes[static_cast<std::size_t>(target.loss)]);
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (!grads[i]) continue;
     zero_grad(*all[i]);

@@ -206,8 +206,7 @@ Traced trace_program(const Program& program) {
   if (program.loss) {
     Node& loss = tracer.copy_of(program.loss);
     tracer.begin(Phase::backward);
-    const Shape& shape = loss.output.spec.shape;
-    loss.output.grad = filled_like(loss, share_of_batch({shape.begin(), shape.end()}), tracer);
+    seed_loss(loss, tracer);
     for (std::size_t i = nodes.size(); i-- > 0;) step(*nodes[i], tracer);
     tracer.complete_grads();
     tracer.begin(Phase::update);
