@@ -50,10 +50,59 @@ def test_products_with_one_matrix_share_its_transpose() -> None:
 
 def test_gradients_of_one_matrix_add_up_as_they_are_made() -> None:
     lines = str(planned(recurrent())).splitlines()
-    added = [line for line in lines if " matmul_add (matmul, fused) tn: " in line]
-    assert len(added) == 4 + 3, "five steps use one matrix, and four the other"
-    for line in added:
-        assert re.search(r": %\d+ \(\d+, 9\) @(\d+), .* -> %\d+ \(\d+, 9\) @\1,", line), "in place"
+    added = [line for line in lines if " matmul_sum (matmul, fused) tn: " in line]
+    assert len(added) == 2, "one for each matrix"
+    for line, products in zip(added, (3, 4), strict=True):
+        assert line.count("%") == 2 + 2 * products, "the sum so far, the products, and the sum"
+        assert re.search(r": %\d+ \(\d+, 9\) @(\d+), .* -> %\d+ \(\d+, 9\) @\1,?", line), "in place"
+
+
+def test_sums_of_deep_products_are_made_a_few_at_a_time() -> None:
+    x, y = edf.Input(), edf.Input()
+    W = edf.Parameter(np.ones((7, 7)))
+    h: Any = x
+    for _ in range(9):
+        h = edf.Matmul(h, W)
+    x.value, y.value = np.ones((50, 7)), np.zeros(50, int)
+    lines = str(edf.plan(edf.LogLoss(edf.Softmax(h), y))).splitlines()
+    added = [line for line in lines if " matmul_sum " in line]
+    assert [line.count("%") // 2 - 1 for line in added] == [3, 3, 2]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("trans_a", [False, True])
+@pytest.mark.parametrize("trans_b", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 9, 3), (13, 70, 1), (200, 33, 20), (7, 16, 0), (0, 4, 2)])
+def test_a_sum_of_products_is_what_its_parts_give(
+    device: str, shape: tuple[int, int, int], trans_a: bool, trans_b: bool, dtype: Any
+) -> None:
+    rows, columns, depth = shape
+    random = np.random.default_rng(8)
+
+    def matrix(n: int, m: int) -> Any:
+        return edf.Tensor(random.normal(size=(n, m)), dtype=dtype)
+
+    want = total = matrix(rows, columns)
+    terms = []
+    for _ in range(4):
+        a = matrix(depth, rows) if trans_a else matrix(rows, depth)
+        b = matrix(columns, depth) if trans_b else matrix(depth, columns)
+        want = want + edf.ops.matmul(a, b, trans_a=trans_a, trans_b=trans_b)
+        terms += [a, b]
+    attrs = edf._describe.Attrs(trans_a=trans_a, trans_b=trans_b)
+    made = edf._core.apply(edf._core.find_op("matmul_sum"), (total, *terms), attrs)
+    np.testing.assert_array_equal(made.numpy(), want.numpy())
+
+
+def test_a_sum_of_products_refuses_what_it_cannot_do() -> None:
+    op = edf._core.find_op("matmul_sum")
+    a, b, c = (edf.Tensor(np.ones(shape)) for shape in ((2, 81), (81, 3), (2, 3)))
+    with pytest.raises(edf.ShapeError, match=r"\[matmul_sum\] 2 products of depth 81: more than 160 in all"):
+        edf._core.apply(op, (c, a, b, a, b))
+    with pytest.raises(edf.ShapeError, match=r"takes c and pairs of matrices, and not 2 inputs"):
+        edf._core.apply(op, (c, a))
+    with pytest.raises(edf.ShapeError, match=r"c has shape \(2, 81\) and a product has shape \(2, 3\)"):
+        edf._core.apply(op, (a, a, b))
 
 
 def test_operations_and_bytes_are_counted() -> None:

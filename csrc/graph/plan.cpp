@@ -123,29 +123,49 @@ void accumulate(Trace& trace) {
     for (const std::int32_t value : trace.steps[s].out)
       maker[static_cast<std::size_t>(value)] = static_cast<std::int32_t>(s);
   }
-  // The step that makes a value for one reader alone, if its op can add to something.
-  const auto adds = [&](std::int32_t value) -> TraceStep* {
+  // The step of this phase that makes a value for one reader alone.
+  const auto own = [&](std::int32_t value, Phase phase) -> TraceStep* {
     const auto v = static_cast<std::size_t>(value);
     if (maker[v] < 0 || readers[v] != 1 || trace.values[v].slot >= 0) return nullptr;
     TraceStep& step = trace.steps[static_cast<std::size_t>(maker[v])];
-    if (!step.op || !step.op->accumulates) return nullptr;
+    return step.op && step.phase == phase ? &step : nullptr;
+  };
+  const auto most = [&](const TraceStep& step) -> std::int64_t {
+    if (!step.op->accumulates) return 0;
     Small<Spec> in;
     for (const std::int32_t i : step.in) in.push_back(spec_of(trace, i));
-    return step.op->accumulates->worth(in, step.attrs, trace.device.type) ? &step : nullptr;
+    return step.op->accumulates->most(in, step.attrs, trace.device.type);
+  };
+  // The sum so far, if that is a step of its own with the like of `step`, and has room for it.
+  const auto sum_of = [&](std::int32_t value, const TraceStep& step) -> TraceStep* {
+    TraceStep* before = own(value, step.phase);
+    if (!before || before->op != step.op->accumulates->into) return nullptr;
+    const std::size_t count = step.in.size();
+    for (std::size_t i = 0; i < count; ++i)
+      if (!(spec_of(trace, before->in[1 + i]) == spec_of(trace, step.in[i]))) return nullptr;
+    const bool room = before->in.size() - 1 < static_cast<std::size_t>(most(step)) * count;
+    return room && before->attrs.trans_a == step.attrs.trans_a && before->attrs.trans_b == step.attrs.trans_b
+               ? before
+               : nullptr;
   };
   for (TraceStep& sum : trace.steps) {
     if (!sum.op || !(sum.op->flags & op_sums) || !is_elementwise(trace, sum)) continue;
     for (std::size_t i : {std::size_t{1}, std::size_t{0}}) {  // what was made last first
-      TraceStep* step = sum.in[0] == sum.in[1] ? nullptr : adds(sum.in[i]);
-      if (!step || step->phase != sum.phase) continue;
+      TraceStep* step = sum.in[0] == sum.in[1] ? nullptr : own(sum.in[i], sum.phase);
+      if (!step || most(*step) == 0) continue;
       Small<std::int32_t> in;
-      in.push_back(sum.in[1 - i]);
+      TraceStep* before = sum_of(sum.in[1 - i], *step);
+      if (before)
+        in = std::move(before->in);
+      else
+        in.push_back(sum.in[1 - i]);
       for (const std::int32_t value : step->in) in.push_back(value);
       sum.op = step->op->accumulates->into;
       sum.written = step->written;
       sum.attrs = step->attrs;
       sum.in = std::move(in);
       step->op = nullptr;
+      if (before) before->op = nullptr;
       break;
     }
   }

@@ -57,7 +57,7 @@ void drop_unread(Trace& trace);
 // in the data.
 void prune(Trace& trace);
 
-// A sum with what a step made for it alone becomes one step with that, where the step's op can do both.
+// A sum with what steps made for it alone becomes one step with those, where the steps' op can do both.
 void accumulate(Trace& trace);
 
 // Does once what several steps would do to the same input, each for itself.

@@ -2,12 +2,13 @@
 #include <algorithm>
 
 #include "ops/kernel_cuda.h"
+#include "ops/matmul.h"
 #include "ops/record.h"
 
 namespace edfcore {
 
 EDF_KERNEL(matmul)
-EDF_KERNEL(matmul_add)
+EDF_KERNEL(matmul_sum)
 EDF_KERNEL(affine)
 
 namespace ops {
@@ -129,27 +130,41 @@ std::int64_t flops_matmul(std::span<const Spec> in, std::span<const Spec> out, c
          (in.size() > 2 ? out[0].shape.size() : 0);
 }
 
-void infer_matmul_add(Inference& inf) {
-  Inference product{inf.op, inf.in.subspan(1), inf.attrs, inf.out};
-  infer_matmul(product);
-  if (!(inf.in[0] == inf.out[0]))
-    inf.shape_error("c has shape ", inf.in[0].shape, " and the product has shape ", inf.out[0].shape, ".");
+void infer_matmul_sum(Inference& inf) {
+  if (inf.in.size() < 3 || inf.in.size() % 2 == 0)
+    inf.shape_error("takes c and pairs of matrices, and not ", inf.in.size(), " inputs.");
+  const std::int64_t depth = inf.in[1].shape.rank() < 2 ? 0 : inf.in[1].shape[inf.attrs.trans_a ? -2 : -1];
+  const auto pairs = static_cast<std::int64_t>(inf.in.size() / 2);
+  if (pairs > 1 && pairs * depth > matmul_sum_depth)
+    inf.shape_error(pairs, " products of depth ", depth, ": more than ", matmul_sum_depth, " in all.");
+  for (std::size_t i = 1; i < inf.in.size(); i += 2) {
+    Inference product{inf.op, inf.in.subspan(i, 2), inf.attrs, inf.out};
+    infer_matmul(product);
+    if (!(inf.in[0] == inf.out[0]))
+      inf.shape_error("c has shape ", inf.in[0].shape, " and a product has shape ", inf.out[0].shape, ".");
+  }
 }
 
-std::int64_t scratch_matmul_add(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
+std::int64_t scratch_matmul_sum(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
                                 DeviceType device) {
-  return scratch_matmul(in.subspan(1), out, attrs, device);
+  if (device == DeviceType::cpu && in.size() > 3) return 0;
+  return scratch_matmul(in.subspan(1, 2), out, attrs, device);
 }
 
-std::int64_t flops_matmul_add(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs) {
-  return flops_matmul(in.subspan(1, 2), out, attrs) + out[0].shape.size();
+std::int64_t flops_matmul_sum(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs) {
+  const auto terms = static_cast<std::int64_t>(in.size() / 2);
+  return terms * (flops_matmul(in.subspan(1, 2), out, attrs) + out[0].shape.size());
 }
 
 // The gradients of one matrix from several steps of a recurrent net.
-const Accumulation into_sum = {.into = &matmul_add,
-                               .worth = [](std::span<const Spec>, const Attrs&, DeviceType device) {
-                                 return device == DeviceType::cpu;
-                               }};
+std::int64_t terms_of_sum(std::span<const Spec> in, const Attrs& attrs, DeviceType device) {
+  if (device != DeviceType::cpu) return 0;
+  if (in[0].shape.rank() != 2 || in[1].shape.rank() != 2) return 1;
+  const std::int64_t depth = in[0].shape[attrs.trans_a ? 0 : 1];
+  return std::clamp<std::int64_t>(matmul_sum_depth / std::max<std::int64_t>(depth, 1), 1, 64);
+}
+
+const Accumulation into_sum = {.into = &matmul_sum, .most = terms_of_sum};
 
 const Sharing of_transposed = {
     .input = 1, .step = &transpose, .worth = transposes, .attrs = [](Attrs& attrs) {
@@ -169,15 +184,15 @@ const Op matmul = {.name = "matmul",
                    .accumulates = &into_sum,
                    .flops = flops_matmul};
 
-const Op matmul_add = {.name = "matmul_add",
-                       .arity = 3,
-                       .infer = infer_matmul_add,
-                       .cpu = EDF_CPU_KERNEL(matmul_add_kernel),
-                       .cuda = EDF_CUDA_KERNEL(matmul_add_kernel),
-                       .scratch = scratch_matmul_add,
+const Op matmul_sum = {.name = "matmul_sum",
+                       .arity = variadic,
+                       .infer = infer_matmul_sum,
+                       .cpu = EDF_CPU_KERNEL(matmul_sum_kernel),
+                       .cuda = EDF_CUDA_KERNEL(matmul_sum_kernel),
+                       .scratch = scratch_matmul_sum,
                        .inplace = 0,
                        .flags = op_internal | op_no_grad,
-                       .flops = flops_matmul_add};
+                       .flops = flops_matmul_sum};
 
 const Op affine = {.name = "affine",
                    .arity = 3,

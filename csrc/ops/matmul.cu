@@ -284,10 +284,13 @@ void matmul_kernel(const Launch& l) {
   });
 }
 
-void matmul_add_kernel(const Launch& l) {
+void matmul_sum_kernel(const Launch& l) {
   visit_floating(l.out[0].dtype, [&](auto t) {
     using T = decltype(t);
-    product<T>(l, l.in + 1, l.attrs->trans_a, l.attrs->trans_b, pointer<const T>(l.in[0]), true);
+    for (std::int32_t i = 1; i < l.n_in; i += 2) {
+      const View& plus = i == 1 ? l.in[0] : l.out[0];
+      product<T>(l, l.in + i, l.attrs->trans_a, l.attrs->trans_b, pointer<const T>(plus), true);
+    }
   });
 }
 

@@ -80,11 +80,12 @@ struct Sharing {
   void (*attrs)(Attrs&) = nullptr;
 };
 
-// "The sum of what this op makes and of something else is one step": `into` takes that first, and then this
-// op's inputs.
+// "The sum of what steps of this op make and of something else is one step": `into` takes that first, and
+// then each step's inputs, of no more steps than `most` says; 0: none. They have the same dtypes, shapes and
+// attrs.
 struct Accumulation {
   const Op* into = nullptr;
-  bool (*worth)(std::span<const Spec> in, const Attrs&, DeviceType) = nullptr;
+  std::int64_t (*most)(std::span<const Spec> in, const Attrs&, DeviceType) = nullptr;
 };
 
 enum OpFlags : std::uint32_t {
