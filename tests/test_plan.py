@@ -42,6 +42,40 @@ def test_neighbouring_elementwise_steps_form_groups() -> None:
     assert " block" in str(plan), "values that never leave their group have no place in memory"
 
 
+def test_elementwise_steps_follow_the_product_they_read() -> None:
+    lines = str(planned(mlp([37, 6, 5]))).splitlines()
+
+    def follows(step: str, before: str) -> bool:
+        at = next(i for i, line in enumerate(lines) if f"\\ {step}:" in line)
+        return f"/ {before}" in lines[at - 1]
+
+    assert follows("relu", "affine:")
+    assert follows("relu_grad", "matmul nt:")
+    assert follows("sgd", "matmul tn:")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_parts_of_a_product_go_on_while_others_are_at_work(threads: int, device: str) -> None:
+    """All matrices have one shape, so that memory could be taken too early from a product that still reads it."""
+    _core, n, ends = edf._core, 150, []
+    before = _core.num_threads()
+    _core.set_num_threads(threads)
+    for keep in ("all", "looked"):
+        edf.clear_compgraph()
+        edf.keep(keep)
+        x, y, loss = mlp([n] * 5, edf.Tanh)
+        x.value, y.value = np.random.default_rng(9).normal(size=(n, n)), np.zeros(n, int)
+        for _ in range(6):
+            edf.Forward()
+            edf.Backward(loss)
+            edf.SGD()
+        ends.append([p.value.copy() for p in edf.Parameters])
+    edf.keep("looked")
+    _core.set_num_threads(before)
+    for planned_end, straight_end in zip(*ends, strict=True):
+        np.testing.assert_array_equal(planned_end, straight_end)
+
+
 def test_products_with_one_matrix_share_its_transpose() -> None:
     lines = str(planned(recurrent())).splitlines()
     assert sum(" transpose: " in line for line in lines) == 1

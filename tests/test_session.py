@@ -265,13 +265,22 @@ INTERRUPTED = """
 import signal, sys, threading, time
 import numpy as np, edfcore as edf
 edf.set_num_threads(1)
-x, y = edf.Input(np.ones((400, 600))), edf.Input(np.zeros(400, int))
-h = x
-for i in range(60):
-    h = edf.Tanh(edf.Affine([edf.Parameter(np.eye(600) * 0.9), edf.Parameter(np.zeros(600))], h))
-loss = edf.LogLoss(edf.Softmax(h), y)
-for i in range(3):
-    edf.Forward(); edf.Backward(loss); edf.SGD()
+x, y = edf.Input(np.ones((100, 200))), edf.Input(np.zeros(100, int))
+def net(layers):
+    edf.clear_compgraph()
+    h = x
+    for i in range(layers):
+        h = edf.Tanh(edf.Affine([edf.Parameter(np.eye(200) * 0.9), edf.Parameter(np.zeros(200))], h))
+    return edf.LogLoss(edf.Softmax(h), y)
+def train(loss, steps):
+    begin = time.perf_counter()
+    for i in range(steps):
+        edf.Forward(); edf.Backward(loss); edf.SGD()
+    edf.Parameters[0].value
+    return time.perf_counter() - begin
+layers = int(max(2, min(500, 2 * 0.1 / train(net(2), 1))))  # a step of some 100 ms, however fast this build is
+loss = net(layers)
+train(loss, 3)
 edf.keep(loss)
 before = [p.value.copy() for p in edf.Parameters]
 begin = time.perf_counter(); edf.Forward(); edf.Backward(loss); edf.SGD(); loss.value

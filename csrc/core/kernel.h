@@ -46,6 +46,13 @@ struct Status {
   std::int64_t bound;  // valid values are 0 .. bound - 1
 };
 
+// What follows a kernel whose op has op_finishes: it is called whenever elements [begin, end) of the output
+// are complete, by whichever thread completed them, for each element once.
+struct Tail {
+  void (*run)(void* context, std::int64_t begin, std::int64_t end);
+  void* context;
+};
+
 struct Launch {
   const View* in;
   const View* out;  // preallocated by the engine, contents undefined
@@ -56,6 +63,7 @@ struct Launch {
   Status* status;
   std::int32_t op;  // what a kernel writes to Status::op
   void* stream;     // cudaStream_t on a GPU, null on the CPU
+  const Tail* tail = nullptr;
 };
 
 // Never allocates, synchronises or throws, so that it can always be replayed and captured.

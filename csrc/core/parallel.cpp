@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
+#include <chrono>
 #include <cstdlib>
 #include <mutex>
 #include <new>
@@ -35,9 +35,38 @@ struct Job {
   }
 };
 
+// Between two jobs of a step lie some microseconds, and waking a thread that sleeps takes longer: one that
+// has just worked looks out for the next job that long, and only then goes to sleep.
+constexpr auto lookout = std::chrono::microseconds(50);
+
+void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__) && !defined(_MSC_VER)
+  asm volatile("yield");
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Until done(), or the time is over.
+template <class Done>
+void look_out(const Done& done) {
+  const auto end = std::chrono::steady_clock::now() + lookout;
+  do {
+    for (int i = 0; i < 32; ++i) {
+      if (done()) return;
+      relax();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+}
+
 class Pool {
  public:
   explicit Pool(int workers) {
+    // With fewer cores than threads, who looks out would take the time of who works.
+    const unsigned cores = std::thread::hardware_concurrency();
+    looks_out_ = static_cast<unsigned>(workers) < cores;
     threads_.reserve(workers);
     try {
       for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { loop(); });
@@ -47,51 +76,44 @@ class Pool {
   }
 
   ~Pool() {
-    {
-      std::lock_guard lock(mutex_);
-      stop_ = true;
-    }
-    wake_.notify_all();
+    stop_ = true;
+    ++generation_;
+    generation_.notify_all();
     for (std::thread& thread : threads_) thread.join();
   }
 
   void run(Job& job) {
-    {
-      std::lock_guard lock(mutex_);
-      job_ = &job;
-      ++generation_;
-    }
-    wake_.notify_all();
+    job_ = &job;
+    ++generation_;
+    generation_.notify_all();
     job.work();  // a worker that sleeps through the job costs nothing: the caller takes its chunks
-    std::unique_lock lock(mutex_);
-    job_ = nullptr;  // no worker joins from here on; those inside still look at `job`
-    idle_.wait(lock, [&] { return busy_ == 0; });
+    // A worker says that it is busy before it looks for the job, so none is at this one, or will be, once
+    // nobody is busy.
+    job_ = nullptr;
+    if (busy_ == 0) return;
+    if (looks_out_) look_out([&] { return busy_ == 0; });
+    for (std::int32_t busy; (busy = busy_) != 0;) busy_.wait(busy);
   }
 
  private:
   void loop() {
-    std::uint64_t seen = 0;
-    std::unique_lock lock(mutex_);
-    while (true) {
-      wake_.wait(lock, [&] { return stop_ || (job_ && generation_ != seen); });
-      if (stop_) return;
+    for (std::uint32_t seen = 0;;) {
+      if (looks_out_) look_out([&] { return generation_ != seen; });
+      generation_.wait(seen);
       seen = generation_;
-      Job* job = job_;
+      if (stop_) return;
       ++busy_;
-      lock.unlock();
-      job->work();
-      lock.lock();
-      if (--busy_ == 0) idle_.notify_one();
+      if (Job* job = job_) job->work();
+      if (--busy_ == 0) busy_.notify_one();
     }
   }
 
-  std::mutex mutex_;
-  std::condition_variable wake_, idle_;
   std::vector<std::thread> threads_;
-  Job* job_ = nullptr;
-  std::uint64_t generation_ = 0;
-  int busy_ = 0;
-  bool stop_ = false;
+  std::atomic<Job*> job_{nullptr};
+  std::atomic<std::uint32_t> generation_{0};
+  std::atomic<std::int32_t> busy_{0};
+  std::atomic<bool> stop_{false};
+  bool looks_out_ = false;
 };
 
 constexpr int most_threads = 1024;

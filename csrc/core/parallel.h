@@ -1,5 +1,6 @@
 // The thread pool. Work comes as numbered chunks whose number depends on shapes alone, so that results are
-// the same for any number of threads. Starts no thread before first use, survives fork, parks when idle.
+// the same for any number of threads. Starts no thread before first use, survives fork, parks when idle
+// for 50 microseconds.
 #pragma once
 
 #include <cstdint>

@@ -178,10 +178,13 @@ void Runner::run_group(const Group& group) {
   const auto s = static_cast<std::size_t>(group.first);
   if (group.blocked)
     run_blocked(group);
-  else if (steps_[s].kernel && !watch().on)
-    steps_[s].kernel(steps_[s].launch);
-  else if (steps_[s].kernel)
+  else if (!steps_[s].kernel)
+    return;
+  else if (watch().on)
     run_watched(s);
+  else if (!group.headed)
+    steps_[s].kernel(steps_[s].launch);
+  if (group.headed) watch().on ? run_blocked(group) : run_headed(group);
 }
 
 void Runner::run_watched(std::size_t s) {
@@ -197,50 +200,73 @@ void Runner::run_watched(std::size_t s) {
   }
 }
 
-// Every block goes through all steps of the group before the next one begins.
-void Runner::run_blocked(const Group& group) {
-  const auto first = static_cast<std::size_t>(group.first), last = static_cast<std::size_t>(group.last);
-  const std::size_t view_begin = steps_[first].first_view;
-  const std::size_t view_end = last < steps_.size() ? steps_[last].first_view : views_.size();
-  struct Context {
-    const Runner* runner;
-    std::size_t first, last, buffers;
-    std::int64_t size;
-  } context{this, first, last, 0, views_[view_begin].size};
-  for (std::size_t i = view_begin; i < view_end; ++i) {
-    const Place& place = plan_.places[static_cast<std::size_t>(value_of_view_[i])];
-    if (place.kind == Place::block)
-      context.buffers = std::max(context.buffers, static_cast<std::size_t>(place.offset) + 1);
-  }
-  const auto task = [](void* p, std::int64_t chunk) {
-    const Context& c = *static_cast<const Context*>(p);
-    const Runner& r = *c.runner;
-    const std::int64_t begin = chunk * block_elements;
-    const std::int64_t length = std::min(block_elements, c.size - begin);
-    std::byte* const buffers = blocks.buffers(c.buffers);
-    for (std::size_t s = c.first; s < c.last; ++s) {
-      const Step& step = r.steps_[s];
-      const auto n_in = static_cast<std::size_t>(step.launch.n_in);
-      Small<View> views;
-      for (std::size_t i = 0; i < n_in + static_cast<std::size_t>(step.launch.n_out); ++i) {
-        const std::size_t at = step.first_view + i;
-        View view = r.views_[at];
-        const Place& place = r.plan_.places[static_cast<std::size_t>(r.value_of_view_[at])];
-        view.data = place.kind == Place::block
-                        ? buffers + static_cast<std::size_t>(place.offset) * block_bytes
-                        : static_cast<std::byte*>(view.data) + begin * dtype_size(view.dtype);
-        view.dims = &length;
-        view.rank = 1;
-        view.size = length;
-        views.push_back(view);
-      }
-      Launch launch = step.launch;
-      launch.in = views.data();
-      launch.out = views.data() + n_in;
-      step.kernel(launch);
+// Elementwise steps [first, last) of a group.
+struct Runner::Stretch {
+  const Runner* runner;
+  std::size_t first, last, buffers = 0;
+
+  Stretch(const Runner& r, const Group& group)
+      : runner(&r),
+        first(static_cast<std::size_t>(group.blocks_from())),
+        last(static_cast<std::size_t>(group.last)) {
+    const std::size_t end = last < r.steps_.size() ? r.steps_[last].first_view : r.views_.size();
+    for (std::size_t i = r.steps_[first].first_view; i < end; ++i) {
+      const Place& place = r.plan_.places[static_cast<std::size_t>(r.value_of_view_[i])];
+      if (place.kind == Place::block) buffers = std::max(buffers, static_cast<std::size_t>(place.offset) + 1);
     }
+  }
+
+  std::int64_t size() const { return runner->views_[runner->steps_[first].first_view].size; }
+
+  // Every block of the elements [begin, end) goes through all steps before the next one begins.
+  void run(std::int64_t begin, std::int64_t end) const {
+    std::byte* const memory = blocks.buffers(buffers);
+    for (; begin < end; begin += block_elements) {
+      const std::int64_t length = std::min(block_elements, end - begin);
+      for (std::size_t s = first; s < last; ++s) run(runner->steps_[s], begin, length, memory);
+    }
+  }
+
+  void run(const Step& step, std::int64_t begin, std::int64_t length, std::byte* memory) const {
+    const auto n_in = static_cast<std::size_t>(step.launch.n_in);
+    Small<View> views;
+    for (std::size_t i = 0; i < n_in + static_cast<std::size_t>(step.launch.n_out); ++i) {
+      const std::size_t at = step.first_view + i;
+      View view = runner->views_[at];
+      const Place& place = runner->plan_.places[static_cast<std::size_t>(runner->value_of_view_[at])];
+      view.data = place.kind == Place::block
+                      ? memory + static_cast<std::size_t>(place.offset) * block_bytes
+                      : static_cast<std::byte*>(view.data) + begin * dtype_size(view.dtype);
+      view.dims = &length;
+      view.rank = 1;
+      view.size = length;
+      views.push_back(view);
+    }
+    Launch launch = step.launch;
+    launch.in = views.data();
+    launch.out = views.data() + n_in;
+    step.kernel(launch);
+  }
+};
+
+void Runner::run_blocked(const Group& group) {
+  Stretch stretch(*this, group);
+  const auto task = [](void* p, std::int64_t chunk) {
+    const Stretch& s = *static_cast<const Stretch*>(p);
+    s.run(chunk * block_elements, std::min((chunk + 1) * block_elements, s.size()));
   };
-  parallel_chunks((context.size + block_elements - 1) / block_elements, task, &context);
+  parallel_chunks((stretch.size() + block_elements - 1) / block_elements, task, &stretch);
+}
+
+void Runner::run_headed(const Group& group) {
+  Stretch stretch(*this, group);
+  const Tail tail{
+      [](void* p, std::int64_t begin, std::int64_t end) { static_cast<const Stretch*>(p)->run(begin, end); },
+      &stretch};
+  const Step& head = steps_[static_cast<std::size_t>(group.first)];
+  Launch launch = head.launch;
+  launch.tail = &tail;
+  head.kernel(launch);
 }
 
 }  // namespace edfcore

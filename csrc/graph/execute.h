@@ -45,6 +45,8 @@ class Runner {
   void settle_groups();
   void run_group(const Group& group);
   void run_blocked(const Group& group);
+  void run_headed(const Group& group);
+  struct Stretch;
   void run_watched(std::size_t s);
 
   Plan plan_;

@@ -20,8 +20,11 @@ class Arena {
   std::int64_t take(std::int64_t bytes) {
     bytes = rounded(bytes);
     auto best = free_.end();
-    for (auto it = free_.begin(); it != free_.end(); ++it)
-      if (it->second >= bytes && (best == free_.end() || it->second < best->second)) best = it;
+    // The smallest that is large enough; of the stretch at the end, which may be wanted whole, only then.
+    for (auto it = free_.begin(); it != free_.end(); ++it) {
+      const bool better = best == free_.end() || it->second < best->second;
+      if (it->second >= bytes && better && (it->first + it->second < end_ || best == free_.end())) best = it;
+    }
     if (best != free_.end()) {
       const auto [offset, size] = *best;
       free_.erase(best);
@@ -119,7 +122,8 @@ void place(Plan& plan, bool inplace) {
     for (const std::int32_t v : step.out) {
       const std::int32_t root = life(v).root;
       if (made_in[static_cast<std::size_t>(root)] < 0) made_in[static_cast<std::size_t>(root)] = group_of[s];
-      if (!plan.groups[static_cast<std::size_t>(group_of[s])].blocked) life(root).escapes = true;
+      if (static_cast<std::int32_t>(s) < plan.groups[static_cast<std::size_t>(group_of[s])].blocks_from())
+        life(root).escapes = true;
       if (life(root).last_step < 0) life(root).last_step = static_cast<std::int32_t>(s);
     }
   }
@@ -139,13 +143,14 @@ void place(Plan& plan, bool inplace) {
   std::vector<bool> taken_over(n);
   for (std::size_t g = 0; g < plan.groups.size(); ++g) {
     const Group& group = plan.groups[g];
+    const TraceStep& head = trace.steps[static_cast<std::size_t>(group.first)];
     std::int64_t blocks = 0;
     std::vector<std::pair<std::int64_t, std::int64_t>> scratches;
     for (std::int32_t s = group.first; s < group.last; ++s) {
       const TraceStep& step = trace.steps[static_cast<std::size_t>(s)];
       for (const std::int32_t v : step.out) {
         if (life(v).root != v) continue;
-        if (group.blocked && !life(v).escapes) {
+        if (!life(v).escapes) {
           place_of(v) = {Place::block, blocks++};
           continue;
         }
@@ -155,10 +160,14 @@ void place(Plan& plan, bool inplace) {
         const std::int32_t from = inplace && step.op->inplace >= 0
                                       ? life(step.in[static_cast<std::size_t>(step.op->inplace)]).root
                                       : -1;
-        const bool reads_once =
-            from >= 0 && std::count_if(step.in.begin(), step.in.end(),
-                                       [&](std::int32_t i) { return life(i).root == from; }) == 1;
-        if (reads_once && place_of(from).kind == Place::arena && life(from).last_step == s &&
+        // While a part of a group is at work, nobody may write what its head reads.
+        const bool read_by_head =
+            group.headed &&
+            std::any_of(head.in.begin(), head.in.end(), [&](std::int32_t i) { return life(i).root == from; });
+        int reads = 0;
+        for (std::size_t i = 0; i < step.in.size(); ++i)
+          reads += from >= 0 && life(step.in[i]).root == from && !(step.op->unread >> i & 1u);
+        if (reads == 1 && !read_by_head && place_of(from).kind == Place::arena && life(from).last_step == s &&
             bytes_of(from) == bytes_of(v) && !taken_over[static_cast<std::size_t>(from)]) {
           chosen.offset = place_of(from).offset;
           taken_over[static_cast<std::size_t>(from)] = true;
@@ -169,17 +178,19 @@ void place(Plan& plan, bool inplace) {
         const std::int32_t last = dies_in(v);
         if (last != forever) dying[static_cast<std::size_t>(last)].push_back(v);
       }
-      if (step.op->scratch) {
-        Small<Spec> in, out;
-        for (const std::int32_t v : step.in) in.push_back(value(v).spec);
-        for (const std::int32_t v : step.out) out.push_back(value(v).spec);
-        const std::int64_t bytes = step.op->scratch(in, out, step.attrs, trace.device.type);
-        if (bytes > 0) {
-          const std::int64_t offset = arena.take(bytes);
-          plan.scratch[static_cast<std::size_t>(s)] = offset;
-          scratches.emplace_back(offset, bytes);
-        }
-      }
+    }
+    // Scratch comes last: between values that live on, it would leave holes.
+    for (std::int32_t i = group.first; i < group.last; ++i) {
+      const TraceStep& step = trace.steps[static_cast<std::size_t>(i)];
+      if (!step.op->scratch) continue;
+      Small<Spec> in, out;
+      for (const std::int32_t v : step.in) in.push_back(value(v).spec);
+      for (const std::int32_t v : step.out) out.push_back(value(v).spec);
+      const std::int64_t bytes = step.op->scratch(in, out, step.attrs, trace.device.type);
+      if (bytes <= 0) continue;
+      const std::int64_t offset = arena.take(bytes);
+      plan.scratch[static_cast<std::size_t>(i)] = offset;
+      scratches.emplace_back(offset, bytes);
     }
     for (const auto& [offset, bytes] : scratches) arena.give_back(offset, bytes);
     for (const std::int32_t v : dying[g])

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <utility>
 
 namespace edfcore {
@@ -79,6 +80,18 @@ std::string thousands(std::int64_t n) {
     grouped += digits[i];
   }
   return grouped;
+}
+
+// Puts every step behind the one that is named for it: itself, or an earlier one that stays.
+void reorder(Trace& trace, const std::vector<std::size_t>& behind) {
+  std::vector<std::size_t> order(behind.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return behind[a] < behind[b]; });
+  std::vector<TraceStep> steps;
+  steps.reserve(order.size());
+  for (const std::size_t s : order) steps.push_back(std::move(trace.steps[s]));
+  trace.steps = std::move(steps);
 }
 
 }  // namespace
@@ -219,10 +232,35 @@ void share(Trace& trace) {
   trace.steps = std::move(steps);
 }
 
+void adjoin(Trace& trace) {
+  if (trace.device.type != DeviceType::cpu) return;
+  constexpr std::size_t nowhere = SIZE_MAX;
+  const std::size_t n = trace.steps.size();
+  std::vector<std::size_t> defined(trace.values.size(), 0), headed_by(trace.values.size(), nowhere);
+  std::vector<std::size_t> after(n);  // behind which step each one stands
+  for (std::size_t s = 0; s < n; ++s) {
+    const TraceStep& step = trace.steps[s];
+    const auto out = static_cast<std::size_t>(step.out[0]);
+    after[s] = s;
+    if (step.op->flags & op_finishes) {
+      headed_by[out] = s;
+    } else if (is_elementwise(trace, step) && !(step.op->flags & op_mutates)) {
+      std::size_t latest = 0;
+      for (const std::int32_t value : step.in)
+        latest = std::max(latest, defined[static_cast<std::size_t>(value)]);
+      const bool reads_it = std::any_of(step.in.begin(), step.in.end(), [&](std::int32_t value) {
+        return headed_by[static_cast<std::size_t>(value)] == latest;
+      });
+      if (reads_it && trace.steps[latest].phase == step.phase) headed_by[out] = after[s] = latest;
+    }
+    for (const std::int32_t value : step.out) defined[static_cast<std::size_t>(value)] = after[s];
+  }
+  reorder(trace, after);
+}
+
 void hasten_updates(Trace& trace) {
   const std::size_t n = trace.steps.size();
-  std::vector<std::size_t> last_touch(trace.values.size(), 0), defined(trace.values.size(), 0);
-  std::vector<std::pair<std::size_t, std::size_t>> order;  // after which step, and then in which order
+  std::vector<std::size_t> last_touch(trace.values.size(), 0), defined(trace.values.size(), 0), behind(n);
   for (std::size_t s = 0; s < n; ++s) {
     const TraceStep& step = trace.steps[s];
     std::size_t after = s;
@@ -236,15 +274,9 @@ void hasten_updates(Trace& trace) {
       last = std::max(last, after);
     }
     for (const std::int32_t value : step.out) defined[static_cast<std::size_t>(value)] = after;
-    order.emplace_back(after, s);
+    behind[s] = after;
   }
-  // A step that is not moved stands at its own place; the updates that come after it follow in their order.
-  std::stable_sort(order.begin(), order.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
-  std::vector<TraceStep> steps;
-  steps.reserve(n);
-  for (const auto& [after, s] : order) steps.push_back(std::move(trace.steps[s]));
-  trace.steps = std::move(steps);
+  reorder(trace, behind);
 }
 
 static std::vector<Group> one_by_one(const Trace& trace) {
@@ -257,19 +289,23 @@ static std::vector<Group> one_by_one(const Trace& trace) {
 std::vector<Group> fuse(const Trace& trace, bool whole) {
   std::vector<Group> groups;
   const auto count = static_cast<std::int32_t>(trace.steps.size());
+  const bool on_cpu = trace.device.type == DeviceType::cpu;
   for (std::int32_t s = 0; s < count;) {
-    Group group{s, s + 1, false};
+    Group group{s, s + 1};
     const TraceStep& first = trace.steps[static_cast<std::size_t>(s)];
-    if (trace.device.type == DeviceType::cpu && is_elementwise(trace, first)) {
-      const std::int64_t size = spec_of(trace, first.out[0]).shape.size();
-      while (group.last < count) {
-        const TraceStep& next = trace.steps[static_cast<std::size_t>(group.last)];
-        if (!is_elementwise(trace, next) || spec_of(trace, next.out[0]).shape.size() != size) break;
-        if (!whole && next.phase != first.phase) break;
-        ++group.last;
-      }
-      group.blocked = group.last - group.first > 1;
-    }
+    const bool heads = (first.op->flags & op_finishes) != 0;
+    // Other parts of the head are still at work: nobody may write what it reads.
+    const auto fits = [&](const TraceStep& next) {
+      return is_elementwise(trace, next) && (whole || next.phase == first.phase) &&
+             spec_of(trace, next.out[0]).shape.size() == spec_of(trace, first.out[0]).shape.size() &&
+             !(heads && (next.op->flags & op_mutates) &&
+               std::count(first.in.begin(), first.in.end(), next.in[0]) > 0);
+    };
+    if (on_cpu && (heads || is_elementwise(trace, first)))
+      while (group.last < count && fits(trace.steps[static_cast<std::size_t>(group.last)])) ++group.last;
+    const bool several = group.last - group.first > 1;
+    group.blocked = several && !heads;
+    group.headed = several && heads;
     groups.push_back(group);
     s = group.last;
   }
@@ -282,6 +318,7 @@ Plan compile(Trace trace, const CompileOptions& options) {
   prune(trace);
   share(trace);
   accumulate(trace);
+  if (options.blocks) adjoin(trace);
   if (options.whole) hasten_updates(trace);
   plan.groups = options.blocks ? fuse(trace, options.whole) : one_by_one(trace);
   plan.trace = std::move(trace);
@@ -323,7 +360,10 @@ std::string Plan::describe() const {
       if (step.written != step.op) op += text(" (", step.written->name, ", fused)");
       if (step.attrs.trans_a || step.attrs.trans_b)
         op += text(" ", step.attrs.trans_a ? "t" : "n", step.attrs.trans_b ? "t" : "n");
-      const char* mark = !group.blocked ? " " : s == group.first ? "/" : s + 1 == group.last ? "\\" : "|";
+      const char* mark = group.last - group.first == 1 ? " "
+                         : s == group.first            ? "/"
+                         : s + 1 == group.last         ? "\\"
+                                                       : "|";
       const std::int64_t own = scratch[static_cast<std::size_t>(s)];
       lines += text(g < 10    ? "  "
                     : g < 100 ? " "

@@ -10,10 +10,14 @@
 namespace edfcore {
 
 // Steps [first, last). Those of a blocked group go over their elements together, block by block, so that what
-// they hand to each other stays in the cache.
+// they hand to each other stays in the cache. In a headed group, all but the first do, over whatever parts of
+// its output the first one has completed.
 struct Group {
   std::int32_t first = 0, last = 0;
-  bool blocked = false;
+  bool blocked = false, headed = false;
+
+  // The first step that goes block by block; `last` where none does.
+  std::int32_t blocks_from() const { return blocked ? first : headed ? first + 1 : last; }
 };
 
 inline constexpr std::int64_t block_elements = 4096;
@@ -63,11 +67,16 @@ void accumulate(Trace& trace);
 // Does once what several steps would do to the same input, each for itself.
 void share(Trace& trace);
 
+// Moves elementwise steps behind a step that tells which parts of its output are complete, where they read
+// that output, and whatever else they read is there already.
+void adjoin(Trace& trace);
+
 // Moves every update in place to the first moment at which nothing needs the old value any more.
 void hasten_updates(Trace& trace);
 
-// Neighbouring elementwise steps over the same elements form a group; any other step is one by itself. Unless
-// `whole`, no group crosses from one phase into the next.
+// Neighbouring elementwise steps over the same elements form a group, with the step before them if that tells
+// which parts of such an output are complete; any other step is one by itself. Unless `whole`, no group
+// crosses from one phase into the next.
 std::vector<Group> fuse(const Trace& trace, bool whole = true);
 
 struct CompileOptions {

@@ -104,8 +104,9 @@ void vjp_affine(Builder& b, const VjpArgs& args) {
   if (args.wanted[2]) args.result[2] = sum_to_shape(b, g, args.inputs[2].spec->shape);
 }
 
-// On the CPU: the right operand in panels and the left one in strips, rounded up to those of any instruction
-// set; small products of a batch need it for each of at most 64 chunks (matmul.cpu.cpp makes no more).
+// On the CPU: counters, the right operand in panels and the left one in strips, rounded up to those of any
+// instruction set; small products of a batch need it for each of at most 64 chunks (matmul.cpu.cpp makes no
+// more).
 std::int64_t scratch_matmul(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
                             DeviceType device) {
   const Shape& c = out[0].shape;
@@ -116,7 +117,7 @@ std::int64_t scratch_matmul(std::span<const Spec> in, std::span<const Spec> out,
   std::int64_t batch = 1;
   for (int i = 0; !one && i < c.rank() - 2; ++i) batch *= c[i];
   if (device == DeviceType::cuda) return cuda::matmul_scratch(rows, columns, depth, size, batch);
-  const std::int64_t each = depth * ((columns + 63) / 64 * 64 + rows + 16) * size;
+  const std::int64_t each = EDF_MATMUL_COUNTERS(rows) + depth * ((columns + 63) / 64 * 64 + rows + 16) * size;
   return each * (rows * columns * depth < (1 << 18) ? std::min(batch, std::int64_t{64}) : 1);
 }
 
@@ -182,6 +183,7 @@ const Op matmul = {.name = "matmul",
                    .scratch = scratch_matmul,
                    .shares = &of_transposed,
                    .accumulates = &into_sum,
+                   .flags = op_finishes,
                    .flops = flops_matmul};
 
 const Op matmul_sum = {.name = "matmul_sum",
@@ -201,6 +203,7 @@ const Op affine = {.name = "affine",
                    .cuda = EDF_CUDA_KERNEL(affine_kernel),
                    .vjp = vjp_affine,
                    .scratch = scratch_matmul,
+                   .flags = op_finishes,
                    .flops = flops_matmul};
 
 }  // namespace ops

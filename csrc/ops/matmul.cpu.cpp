@@ -1,223 +1,11 @@
-// CPU kernels of matmul and affine: register tiles over panels of the right operand. Every element of the
-// result is one chain of multiply-adds in the order of k, whatever its tile, so it does not depend on tiling
-// or threads.
-#include "ops/matmul.h"
-#include "ops/simd_cpu.h"
+// CPU kernels of matmul and affine. Every element of the result is one chain of multiply-adds in the order of
+// k, whatever its tile, so it does not depend on tiling or threads.
+#include "ops/matmul_cpu.h"
+#include "ops/matmul_sum_cpu.h"
 
 namespace edfcore::EDF_ISA {
 
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int tile_rows = 12;
-#elif defined(__AVX2__)
-constexpr int tile_rows = 6;
-#else
-constexpr int tile_rows = 4;
-#endif
-constexpr int tile_vectors = 2;
-constexpr std::int64_t depth_block = 1024;  // of k: a panel's share stays in the second-level cache
-constexpr std::int64_t block_strips = 4;
-constexpr std::int64_t chunk_work = 1 << 18;   // multiply-adds in a chunk, at least
-constexpr std::int64_t unpacked_rows = 96;     // fewer rows do not repay the copying of the right operand
-constexpr std::int64_t unpacked_columns = 96;  // fewer columns do not repay that of the left one
-
-constexpr std::int64_t few = 2;  // rows: a panel is read once or twice
-
-template <class T>
-constexpr std::int64_t panel_width = tile_vectors * lanes<T>;
-
-std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-template <class T>
-struct Product {
-  std::int64_t rows, columns, depth;
-  const T *a, *b;
-  bool trans_a, trans_b;
-  T* c;
-  const T* plus;    // what the product is added to, or null; may be c itself
-  T *right, *left;  // room for copies of b in panels and of a in strips of tile_rows
-
-  std::int64_t panels() const { return ceil_div(columns, panel_width<T>); }
-  std::int64_t strips() const { return ceil_div(rows, tile_rows); }
-  std::int64_t width(std::int64_t panel) const {
-    return smaller(panel_width<T>, columns - panel * panel_width<T>);
-  }
-  std::int64_t height(std::int64_t strip) const { return smaller(tile_rows, rows - strip * tile_rows); }
-  T* right_panel(std::int64_t panel) const { return right + panel * panel_width<T> * depth; }
-  T* left_strip(std::int64_t strip) const { return left + strip * tile_rows * depth; }
-
-  // A panel of whole vectors can be read where it is, one row of b after the other.
-  bool packs_right(std::int64_t panel) const {
-    return trans_b || (width(panel) < panel_width<T> && rows > few) || rows > unpacked_rows;
-  }
-  // So can the rows of a, unless they lie a multiple of a large power of two apart, and compete for the same
-  // cache lines.
-  bool packs_left() const {
-    return columns > unpacked_columns &&
-           (trans_a || depth * static_cast<std::int64_t>(sizeof(T)) % 1024 == 0);
-  }
-};
-
-// The element at row i and step k is at data[i * row + k * step].
-template <class T>
-struct Left {
-  const T* data;
-  std::int64_t row, step;
-};
-
-template <class T>
-Left<T> left_tile(const Product<T>& p, std::int64_t strip, std::int64_t k) {
-  if (p.packs_left()) return {p.left_strip(strip) + k * tile_rows, 1, tile_rows};
-  const std::int64_t i = strip * tile_rows;
-  if (p.trans_a) return {p.a + k * p.rows + i, 1, p.rows};
-  return {p.a + i * p.depth + k, p.depth, 1};
-}
-
-// `Masked`: b has no more than `width` columns to read.
-template <class T, int Rows, int Vectors, bool Masked = false>
-void tile(Left<T> a, const T* b, std::int64_t b_step, T* c, const T* plus, std::int64_t c_step,
-          std::int64_t width, std::int64_t depth, bool first) {
-  Vector<T> acc[Rows][Vectors] = {};
-  if (!first)
-    for (int r = 0; r < Rows; ++r)
-      for (int v = 0; v < Vectors; ++v)
-        acc[r][v] = load_first(c + r * c_step + v * lanes<T>, width - v * lanes<T>);
-  for (std::int64_t k = 0; k < depth; ++k, a.data += a.step, b += b_step) {
-    Vector<T> right[Vectors];
-    for (int v = 0; v < Vectors; ++v)
-      right[v] = Masked ? load_first(b + v * lanes<T>, width - v * lanes<T>) : load(b + v * lanes<T>);
-    for (int r = 0; r < Rows; ++r) {
-      const Vector<T> left = broadcast(a.data[r * a.row]);
-      for (int v = 0; v < Vectors; ++v) acc[r][v] = multiply_add(left, right[v], acc[r][v]);
-    }
-  }
-  if (plus)
-    for (int r = 0; r < Rows; ++r)
-      for (int v = 0; v < Vectors; ++v)
-        acc[r][v] += load_first(plus + r * c_step + v * lanes<T>, width - v * lanes<T>);
-  for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < Vectors; ++v)
-      store_first(c + r * c_step + v * lanes<T>, acc[r][v], width - v * lanes<T>);
-}
-
-// The tile of the right number of rows and vectors, both constants to the compiler.
-template <class T, int Rows = tile_rows>
-void tile_of(std::int64_t rows, Left<T> a, const T* b, std::int64_t b_step, T* c, const T* plus,
-             std::int64_t c_step, std::int64_t width, std::int64_t depth, bool first) {
-  if constexpr (Rows > 1) {
-    if (rows < Rows) return tile_of<T, Rows - 1>(rows, a, b, b_step, c, plus, c_step, width, depth, first);
-  }
-  if (width > lanes<T>)
-    tile<T, Rows, tile_vectors>(a, b, b_step, c, plus, c_step, width, depth, first);
-  else
-    tile<T, Rows, 1>(a, b, b_step, c, plus, c_step, width, depth, first);
-}
-
-// Few rows leave most registers free, and one multiply-add waits for another: columns of several panels then
-// go side by side, in b where it is.
-constexpr std::int64_t side_by_side = 4;
-
-template <class T, int Vectors, bool Masked>
-void few_rows(const Product<T>& p, std::int64_t k, std::int64_t j, std::int64_t depth) {
-  const T* b = p.b + k * p.columns + j;
-  const std::int64_t width = smaller(Vectors * lanes<T>, p.columns - j);
-  const Left<T> a = left_tile(p, 0, k);
-  const T* plus = p.plus ? p.plus + j : nullptr;
-  if (p.rows == 1)
-    tile<T, 1, Vectors, Masked>(a, b, p.columns, p.c + j, plus, p.columns, width, depth, k == 0);
-  else
-    tile<T, 2, Vectors, Masked>(a, b, p.columns, p.c + j, plus, p.columns, width, depth, k == 0);
-}
-
-// Columns of the right operand side by side, padded with zeros to whole vectors.
-template <class T>
-void pack_rows(const T* b, std::int64_t b_step, std::int64_t width, std::int64_t depth, T* to) {
-  for (std::int64_t k = 0; k < depth; ++k)
-    for (std::int64_t j = 0; j < width; j += lanes<T>)
-      store(to + k * panel_width<T> + j, load_first(b + k * b_step + j, width - j));
-}
-
-// The same where columns are contiguous.
-template <class T>
-void pack_columns(const T* b, std::int64_t b_step, std::int64_t width, std::int64_t depth, T* to) {
-  constexpr std::int64_t n = lanes<T>;
-  for (std::int64_t j = 0; j < width; j += n)
-    for (std::int64_t k = 0; k < depth; k += n) {
-      Vector<T> square[n] = {};
-      for (std::int64_t l = 0; l < n && j + l < width; ++l)
-        square[l] = load_first(b + (j + l) * b_step + k, depth - k);
-      transpose_square<T>(square);
-      for (std::int64_t l = 0; l < n && k + l < depth; ++l)
-        store(to + (k + l) * panel_width<T> + j, square[l]);
-    }
-}
-
-template <class T>
-void pack_right(const Product<T>& p, std::int64_t panel) {
-  const std::int64_t first = panel * panel_width<T>;
-  if (p.trans_b)
-    pack_columns(p.b + first * p.depth, p.depth, p.width(panel), p.depth, p.right_panel(panel));
-  else
-    pack_rows(p.b + first, p.columns, p.width(panel), p.depth, p.right_panel(panel));
-}
-
-template <class T>
-void pack_left(const Product<T>& p, std::int64_t strip) {
-  const std::int64_t height = p.height(strip), first = strip * tile_rows;
-  const std::int64_t row = p.trans_a ? 1 : p.depth, step = p.trans_a ? p.rows : 1;
-  const T* from = p.a + first * row;
-  T* to = p.left_strip(strip);
-  for (std::int64_t k = 0; k < p.depth; ++k)
-    for (std::int64_t r = 0; r < height; ++r) to[k * tile_rows + r] = from[r * row + k * step];
-}
-
-template <class T>
-void pack(const Product<T>& p) {
-  const std::int64_t in_chunk = chunk_work / 8;  // a copy costs more than a multiply-add
-  parallel_ranges(p.panels(), in_chunk / (p.depth * panel_width<T> + 1),
-                  [&](std::int64_t begin, std::int64_t end) {
-                    for (std::int64_t panel = begin; panel < end; ++panel)
-                      if (p.packs_right(panel)) pack_right(p, panel);
-                  });
-  if (!p.packs_left()) return;
-  parallel_ranges(p.strips(), in_chunk / (p.depth * tile_rows + 1),
-                  [&](std::int64_t begin, std::int64_t end) {
-                    for (std::int64_t strip = begin; strip < end; ++strip) pack_left(p, strip);
-                  });
-}
-
-// Strips [s0, s1) by panels [p0, p1).
-template <class T>
-void multiply_block(const Product<T>& p, std::int64_t s0, std::int64_t s1, std::int64_t p0, std::int64_t p1) {
-  // What the product is added to comes last, so c cannot hold parts of the product before.
-  const std::int64_t block = p.plus ? p.depth : depth_block;
-  for (std::int64_t k = 0; k == 0 || k < p.depth; k += block) {
-    const std::int64_t depth = smaller(block, p.depth - k);
-    for (std::int64_t panel = p0; panel < p1; ++panel) {
-      const std::int64_t j = panel * panel_width<T>;
-      const bool packed = p.packs_right(panel);
-      if (p.rows <= few && !packed) {
-        const bool several = panel + side_by_side <= p1 && j + side_by_side * panel_width<T> <= p.columns;
-        if (several)
-          few_rows<T, side_by_side * tile_vectors, false>(p, k, j, depth);
-        else if (p.width(panel) == panel_width<T>)
-          few_rows<T, tile_vectors, false>(p, k, j, depth);
-        else
-          few_rows<T, tile_vectors, true>(p, k, j, depth);
-        panel += several ? side_by_side - 1 : 0;
-        continue;
-      }
-      const std::int64_t b_step = packed ? panel_width<T> : p.columns;
-      const T* b = packed ? p.right_panel(panel) + k * b_step : p.b + k * b_step + j;
-      for (std::int64_t s = s0; s < s1; ++s)
-        tile_of<T>(p.height(s), left_tile(p, s, k), b, b_step, p.c + s * tile_rows * p.columns + j,
-                   p.plus ? p.plus + s * tile_rows * p.columns + j : nullptr, p.columns, p.width(panel),
-                   depth, k == 0);
-    }
-  }
-}
 
 template <class T>
 void add_bias(const Product<T>& p, const T* bias, std::int64_t i0, std::int64_t i1, std::int64_t j0,
@@ -229,9 +17,22 @@ void add_bias(const Product<T>& p, const T* bias, std::int64_t i0, std::int64_t 
   }
 }
 
-// Chunks are blocks of strips by groups of panels; bias may be null.
+// What comes after a product, whose elements begin at number `first` of the kernel's output.
 template <class T>
-void multiply(const Product<T>& p, const T* bias) {
+struct After {
+  const T* bias;  // may be null
+  const Tail* tail;
+  std::int32_t* left;  // by block of rows: groups of columns that are not complete yet
+  std::int64_t first;
+
+  void rows_done(const Product<T>& p, std::int64_t i0, std::int64_t i1) const {
+    tail->run(tail->context, first + i0 * p.columns, first + i1 * p.columns);
+  }
+};
+
+// Chunks are blocks of strips by groups of panels.
+template <class T>
+void multiply(const Product<T>& p, const After<T>& after) {
   if (p.rows == 0 || p.columns == 0) return;
   pack(p);
   const std::int64_t panels = p.panels(), strips = p.strips(),
@@ -239,93 +40,19 @@ void multiply(const Product<T>& p, const T* bias) {
   const std::int64_t group = smaller(panels, ceil_div(chunk_work, smaller(block_strips, strips) * tile_work));
   const std::int64_t block = block_strips * ceil_div(chunk_work, block_strips * group * tile_work);
   const std::int64_t groups = ceil_div(panels, group), blocks = ceil_div(strips, block);
+  const bool counts = after.tail && groups > 1;
+  if (counts)
+    for (std::int64_t i = 0; i < blocks; ++i) after.left[i] = static_cast<std::int32_t>(groups);
   parallel_ranges(groups * blocks, 1, [&](std::int64_t chunk, std::int64_t) {
     const std::int64_t p0 = chunk % groups * group, p1 = smaller(p0 + group, panels);
     const std::int64_t s0 = chunk / groups * block, s1 = smaller(s0 + block, strips);
+    const std::int64_t i0 = s0 * tile_rows, i1 = smaller(s1 * tile_rows, p.rows);
     multiply_block(p, s0, s1, p0, p1);
-    if (bias)
-      add_bias(p, bias, s0 * tile_rows, smaller(s1 * tile_rows, p.rows), p0 * panel_width<T>,
-               smaller(p1 * panel_width<T>, p.columns));
-  });
-}
-
-// The sum of products of little depth stays in registers while they are added to it, one after the other.
-constexpr int sum_rows = tile_rows / 2;  // as many again hold the product
-
-template <class T>
-struct Sum {
-  Product<T> p;  // of each term; `plus` is what they are added to
-  const View* terms;
-  std::int64_t count;
-
-  Left<T> left(std::int64_t term, std::int64_t i) const {
-    const T* a = pointer<const T>(terms[2 * term]);
-    return p.trans_a ? Left<T>{a + i, 1, p.rows} : Left<T>{a + i * p.depth, p.depth, 1};
-  }
-};
-
-// `b`: the columns of all terms' right operands, packed.
-template <class T, int Rows, int Vectors>
-void sum_tile(const Sum<T>& sum, const T* b, std::int64_t i, std::int64_t j, std::int64_t width) {
-  const std::int64_t columns = sum.p.columns, depth = sum.p.depth;
-  const T* plus = sum.p.plus + i * columns + j;
-  Vector<T> total[Rows][Vectors];
-  for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < Vectors; ++v)
-      total[r][v] = load_first(plus + r * columns + v * lanes<T>, width - v * lanes<T>);
-  for (std::int64_t term = 0; term < sum.count; ++term) {
-    Left<T> a = sum.left(term, i);
-    Vector<T> acc[Rows][Vectors] = {};
-    for (std::int64_t k = 0; k < depth; ++k, a.data += a.step, b += panel_width<T>) {
-      Vector<T> right[Vectors];
-      for (int v = 0; v < Vectors; ++v) right[v] = load(b + v * lanes<T>);
-      for (int r = 0; r < Rows; ++r) {
-        const Vector<T> left = broadcast(a.data[r * a.row]);
-        for (int v = 0; v < Vectors; ++v) acc[r][v] = multiply_add(left, right[v], acc[r][v]);
-      }
-    }
-    for (int r = 0; r < Rows; ++r)
-      for (int v = 0; v < Vectors; ++v) total[r][v] = acc[r][v] + total[r][v];
-  }
-  T* c = sum.p.c + i * columns + j;
-  for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < Vectors; ++v)
-      store_first(c + r * columns + v * lanes<T>, total[r][v], width - v * lanes<T>);
-}
-
-template <class T, int Rows = sum_rows>
-void sum_tile_of(std::int64_t rows, const Sum<T>& sum, const T* b, std::int64_t i, std::int64_t j,
-                 std::int64_t width) {
-  if constexpr (Rows > 1) {
-    if (rows < Rows) return sum_tile_of<T, Rows - 1>(rows, sum, b, i, j, width);
-  }
-  if (width > lanes<T>)
-    sum_tile<T, Rows, tile_vectors>(sum, b, i, j, width);
-  else
-    sum_tile<T, Rows, 1>(sum, b, i, j, width);
-}
-
-// Chunks are panels, or parts of their rows.
-template <class T>
-void add_up(const Sum<T>& sum) {
-  const Product<T>& p = sum.p;
-  const std::int64_t deep = sum.count * p.depth;
-  const std::int64_t block = sum_rows * ceil_div(chunk_work, sum_rows * deep * panel_width<T> + 1);
-  const std::int64_t blocks = ceil_div(p.rows, block);
-  parallel_ranges(p.panels() * blocks, 1, [&](std::int64_t chunk, std::int64_t) {
-    alignas(64) T packed[matmul_sum_depth * panel_width<T>];
-    const std::int64_t panel = chunk / blocks, width = p.width(panel), j = panel * panel_width<T>;
-    for (std::int64_t term = 0; term < sum.count; ++term) {
-      const T* b = pointer<const T>(sum.terms[2 * term + 1]);
-      T* to = packed + term * p.depth * panel_width<T>;
-      if (p.trans_b)
-        pack_columns(b + j * p.depth, p.depth, width, p.depth, to);
-      else
-        pack_rows(b + j, p.columns, width, p.depth, to);
-    }
-    const std::int64_t begin = chunk % blocks * block, end = smaller(begin + block, p.rows);
-    for (std::int64_t i = begin; i < end; i += sum_rows)
-      sum_tile_of<T>(smaller(sum_rows, end - i), sum, packed, i, j, width);
+    if (after.bias)
+      add_bias(p, after.bias, i0, i1, p0 * panel_width<T>, smaller(p1 * panel_width<T>, p.columns));
+    // Whoever completes whole rows goes on with them.
+    if (after.tail && (!counts || __atomic_sub_fetch(after.left + chunk / groups, 1, __ATOMIC_ACQ_REL) == 0))
+      after.rows_done(p, i0, i1);
   });
 }
 
@@ -353,26 +80,38 @@ void launch_product(const Launch& launch, const View* in, bool trans_a, bool tra
                   trans_b,
                   pointer<T>(c),
                   plus,
-                  static_cast<T*>(launch.scratch),
+                  nullptr,
                   nullptr};
   std::int64_t batch = c.size / (p.rows * p.columns);
   if (b.rank == 2 && !trans_a) {  // the rows of the batch are those of one matrix
     p.rows *= batch;
     batch = 1;
   }
-  const std::int64_t room = p.right_panel(p.panels()) - p.right + p.strips() * tile_rows * p.depth;
-  p.left = p.right_panel(p.panels());
-  if (batch == 1) return multiply(p, bias);
+  // Scratch: counters, copies of b, copies of a.
+  const std::int64_t counters = EDF_MATMUL_COUNTERS(p.rows) / static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t room =
+      counters + p.panels() * panel_width<T> * p.depth + p.strips() * tile_rows * p.depth;
+  After<T> after{bias, launch.tail, nullptr, 0};
+  const auto take_room = [&](Product<T>& own, After<T>& its, std::int64_t number) {
+    T* const begin = static_cast<T*>(launch.scratch) + number * room;
+    its.left = reinterpret_cast<std::int32_t*>(begin);
+    own.right = begin + counters;
+    own.left = own.right_panel(own.panels());
+  };
+  take_room(p, after, 0);
+  if (batch == 1) return multiply(p, after);
   const std::int64_t each_work = p.rows * p.columns * p.depth + 1;
   const std::int64_t chunk = each_work > chunk_work                ? batch  // then each is split by itself
                              : batch * each_work < 64 * chunk_work ? ceil_div(chunk_work, each_work)
                                                                    : ceil_div(batch, 64);
   const auto multiply_range = [&](std::int64_t begin, std::int64_t end) {
     Product<T> own = p;
-    own.right += begin / chunk * room;
-    own.left += begin / chunk * room;
-    for (std::int64_t i = begin; i < end; ++i)
-      multiply(product_of_batch(own, a.rank == 2, b.rank == 2, i), bias);
+    After<T> its = after;
+    take_room(own, its, begin / chunk);
+    for (std::int64_t i = begin; i < end; ++i) {
+      its.first = i * p.rows * p.columns;
+      multiply(product_of_batch(own, a.rank == 2, b.rank == 2, i), its);
+    }
   };
   if (chunk >= batch) return multiply_range(0, batch);
   parallel_ranges(batch, chunk, multiply_range);
@@ -387,14 +126,22 @@ void matmul_kernel(const Launch& launch) {
   });
 }
 
+static void matmul_add(const Launch& launch) {
+  visit_floating(launch.out[0].dtype, [&](auto zero) {
+    using T = decltype(zero);
+    launch_product<T>(launch, launch.in + 1, launch.attrs->trans_a, launch.attrs->trans_b, nullptr,
+                      pointer<const T>(launch.in[0]));
+  });
+}
+
 void matmul_sum_kernel(const Launch& launch) {
   const View &first = launch.in[1], &c = launch.out[0];
   const bool trans_a = launch.attrs->trans_a, trans_b = launch.attrs->trans_b;
+  if (launch.n_in == 3) return matmul_add(launch);
+  if (c.size == 0) return;
   visit_floating(c.dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* plus = pointer<const T>(launch.in[0]);
-    if (launch.n_in == 3) return launch_product<T>(launch, launch.in + 1, trans_a, trans_b, nullptr, plus);
-    if (c.size == 0) return;
     const Product<T> each = {c.dims[0], c.dims[1],     first.dims[trans_a ? 0 : 1],
                              nullptr,   nullptr,       trans_a,
                              trans_b,   pointer<T>(c), plus,

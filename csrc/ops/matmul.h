@@ -9,4 +9,7 @@ namespace edfcore {
 // operands that meet stay in the first-level cache.
 inline constexpr std::int64_t matmul_sum_depth = 160;
 
+// Bytes for one 32-bit counter for every 16 rows, or fewer; whole cache lines.
+#define EDF_MATMUL_COUNTERS(rows) (((rows) + 255) / 256 * 64)
+
 }  // namespace edfcore

@@ -97,6 +97,7 @@ enum OpFlags : std::uint32_t {
   op_takes_numbers = 1u << 6,  // a bare number among the inputs takes the dtype of the others
   op_checks = 1u << 7,    // the kernel looks for errors in the data, and runs though nobody reads its output
   op_sums = 1u << 8,      // the output is the sum of the two inputs
+  op_finishes = 1u << 9,  // the CPU kernel calls Launch::tail as parts of its output are complete
   op_producer = 1u << 5,  // some op fuses with it, so a node keeps its inputs even when no gradient is wanted
 };
 
