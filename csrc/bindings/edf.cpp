@@ -190,13 +190,13 @@ void check_update() {
   if (current_device().type != DeviceType::cpu && !session().pending()) check_status(current_device());
 }
 
-void update(const py::object& parameters, const py::object& given_rate) {
+void sgd_all(const py::object& parameters, const py::object& given_rate) {
   const double learning_rate = as_rate(given_rate);
   const py::list items = list_of(parameters);
   std::vector<Node*> ours;
   if (all_ours_to_update(items, ours)) {
     const Turn turn;
-    session().update(ours, learning_rate);
+    session().update(ours, {.rate = learning_rate});
     return check_update();
   }
   ours.clear();
@@ -232,7 +232,7 @@ void optimise_all(const py::object& parameters, const py::object& given_rate, co
     ours.push_back(&as_handle(items[i])->get());
   }
   const Turn turn;
-  session().optimise(ours, rule);
+  session().update(ours, rule);
   check_update();
 }
 
@@ -359,7 +359,7 @@ void init_edf(py::module_& m) {
       py::arg("function"), "Tells which function is Parameter.SGD when nobody has overridden it.");
   m.def("forward", &walk_forward, py::arg("comp_nodes"));
   m.def("backward", &walk_backward, py::arg("comp_nodes"), py::arg("parameters"), py::arg("loss"));
-  m.def("sgd", &update, py::arg("parameters"), py::arg("learning_rate"));
+  m.def("sgd", &sgd_all, py::arg("parameters"), py::arg("learning_rate"));
   m.def(
       "leave", [] { leave_session(false); }, "Finishes the step that is under way and lets go of its nodes.");
   m.def(

@@ -139,6 +139,7 @@ void forget_values(const Program& program) {
 // A loss for each example, or for each minibatch where the loss is one number.
 Tensor run_batches(const Program& program, const std::vector<Feed>& feeds, const Tensor& rows,
                    std::int64_t batch_size, double learning_rate) {
+  const std::vector<Scalars> rates(program.parameters.size(), {learning_rate, 0.0});
   std::map<std::int64_t, Batches> by_size;
   Tensor losses;
   const Device device = rows.device();
@@ -159,7 +160,7 @@ Tensor run_batches(const Program& program, const std::vector<Feed>& feeds, const
     batch.runner.bind(batch.index, static_cast<std::int64_t*>(rows.data()) + begin);
     batch.runner.bind(batch.loss, static_cast<std::byte*>(losses.data()) + filled);
     try {
-      batch.runner.run(learning_rate);
+      batch.runner.run(rates);
     } catch (const Error& error) {
       throw Error(error.kind(),
                   text(error.what(), " In replay, at examples ", begin, " to ", begin + size - 1,
