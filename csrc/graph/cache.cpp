@@ -21,7 +21,7 @@ void Plans::look_at_all(Look kind) {
 }
 
 std::shared_ptr<Plans> PlanCache::find(const Listing& listing) {
-  const std::uint64_t hash = listing.hash();
+  const std::uint64_t hash = hash_of(listing.shapes, hash_of(listing.structure));
   const auto [first, last] = entries_.equal_range(hash);
   for (auto it = first; it != last; ++it) {
     if (it->second->structure != listing.structure || it->second->shapes != listing.shapes) continue;

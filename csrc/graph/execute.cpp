@@ -48,7 +48,7 @@ Tensor& shared_arena(Device device) {
   return (*arenas)[{device.type, device.index}];
 }
 
-constexpr double poll_after = 5e6;  // operations and bytes, about a millisecond of work
+constexpr double to_begin = 1e3;  // a group, in operations and bytes
 
 }  // namespace
 
@@ -108,12 +108,14 @@ void Runner::settle_groups() {
       phase_end_[static_cast<std::size_t>(step.phase)] = g + 1;
       updated |= (step.op->flags & op_mutates) != 0;
     }
+    const double own = plan_.work(group) + to_begin;
+    work_ += own;
     if (updated) continue;
     if (work > poll_after) {
       polls_.push_back(g);
       work = 0;
     }
-    work += plan_.work(group);
+    work += own;
   }
   phase_end_[1] = std::max(phase_end_[0], phase_end_[1]);
   phase_end_[2] = plan_.groups.size();

@@ -11,6 +11,7 @@ namespace edfcore {
 
 // Called between steps of a plan, as long as stopping there leaves the parameters alone; may throw.
 using Poll = void (*)();
+inline constexpr double poll_after = 5e6;  // operations and bytes, about a millisecond of work
 
 class Runner {
  public:
@@ -34,6 +35,9 @@ class Runner {
            Poll poll = nullptr);
 
   const Plan& plan() const { return plan_; }
+  double work() const {
+    return work_;
+  }  // of all groups, in operations and bytes, and what it takes to begin one
 
  private:
   struct Step {
@@ -60,6 +64,7 @@ class Runner {
   std::vector<std::size_t> updates_;               // steps that update a parameter
   std::vector<std::size_t> polls_;                 // groups before which there may be a look at signals
   std::size_t phase_end_[3] = {};                  // in groups
+  double work_ = 0;
 };
 
 // Gives the memory that plans on this device share back, when no runner is in the middle of one.

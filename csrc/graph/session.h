@@ -8,6 +8,7 @@
 
 #include "graph/cache.h"
 #include "graph/grad.h"
+#include "graph/replay.h"
 
 namespace edfcore {
 
@@ -19,6 +20,7 @@ class Session {
   bool keep_all = false;  // everything goes straight
   Poll poll = nullptr;    // looks at signals while a plan runs
   PlanCache cache;
+  ReplayCache replays;
 
   // The three calls. All nodes are the engine's own, computed and recorded. They check at once and throw what
   // is wrong with shapes, dtypes and the order of calls; what only the data show may be thrown later.
