@@ -10,7 +10,7 @@ import pytest
 
 import edfcore as edf
 from edfcore import _core
-from plan_programs import examples, mlp
+from plan_programs import GRAPHS, examples, mlp
 from references import Array
 
 RATE = 0.05
@@ -117,6 +117,105 @@ def test_a_parameter_that_no_gradient_reaches_stays(device: str) -> None:
         edf.Backward(loss)
         edf.Adam()
     np.testing.assert_array_equal(alone.value, np.ones(3))
+
+
+def trained(keep: str, program: Callable[[int, Any], None], dtype: Any = np.float32) -> list[Any]:
+    """Values, moments and counts of all parameters after 9 steps of `program(step, loss)`."""
+    edf.keep(keep)
+    edf.clear_compgraph()
+    _core.empty_cache(edf.get_device())
+    edf.DT, edf.learning_rate = dtype, RATE
+    x, y, loss = GRAPHS["beside"]()  # with a parameter that is read, but no gradient reaches it
+    x.value, y.value = examples(6)
+    edf.Parameters[-1].optimised = np.full(3, 2.0), np.full(3, 3.0), 4
+    for i in range(9):
+        edf.Forward()
+        edf.Backward(loss)
+        program(i, loss)
+    edf.keep("looked")
+    return [[p.value.copy(), *p.optimised] for p in edf.Parameters]
+
+
+def same(a: Any, b: Any) -> bool:
+    return a is b if a is None or b is None else np.array_equal(a, b)
+
+
+PROGRAMS: dict[str, Callable[[int, Any], None]] = {
+    "Momentum": lambda i, loss: edf.Momentum(),
+    "Adam": lambda i, loss: edf.Adam(),
+    "other numbers": lambda i, loss: edf.Adam(0.9 - 0.1 * (i // 3), 0.999, 1e-8 * (1 + i % 2)),
+    "one after the other": lambda i, loss: (edf.SGD, edf.Momentum, edf.Adam)[i % 3](),
+    "looks": lambda i, loss: (edf.Adam(), loss.value, i % 2 and edf.Parameters[0].grad, None)[-1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_plans_keep_what_steps_node_by_node_keep(name: str, dtype: Any, device: str) -> None:
+    want, got = (trained(keep, PROGRAMS[name], dtype) for keep in ("all", "looked"))
+    for one, other in zip(want, got, strict=True):
+        assert all(map(same, one, other))
+    assert not np.array_equal(got[-1][0], np.ones(3)), "what was kept moves it, without a gradient"
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_update_is_part_of_the_plan(name: str, device: str) -> None:
+    """A plan that ends with the gradients would keep those of all parameters."""
+    _core.empty_cache(device)
+    before, loss = edf.plan_stats()["compiled"], make(np.float32)
+    for _ in range(9):
+        edf.Forward()
+        edf.Backward(loss)
+        RULES[name]()
+    x = edf.CompNodes[0].inputs[0]
+    x.value = np.zeros((6, 37))  # the last step is done
+    assert edf.plan_stats()["compiled"] == before + 1
+    with pytest.raises(edf.GraphError, match=r"\[Parameter\] its gradient is gone"):
+        _ = edf.Parameters[0].grad
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_step_that_fails_leaves_what_is_kept(name: str) -> None:
+    """Also where nothing was kept before."""
+    was = _core.set_straight_runs(0)
+    try:
+        loss = make(np.float32)
+        labels = loss.inputs[1]
+        for bad in range(2):
+            before = [(p.value.copy(), *p.optimised) for p in edf.Parameters]
+            labels.value = [0, 1, 7, 0, 1, 2]
+            edf.Forward()
+            edf.Backward(loss)
+            RULES[name]()
+            with pytest.raises(edf.DataError, match="holds 7 at position 2"):
+                _ = loss.value
+            for p, kept in zip(edf.Parameters, before, strict=True):
+                assert all(map(same, (p.value, *p.optimised), kept))
+                assert p.optimised[2] == bad
+            labels.value = examples(6)[1]
+            edf.Forward()
+            edf.Backward(loss)
+            RULES[name]()
+    finally:
+        _core.set_straight_runs(was)
+
+
+def test_all_parameters_are_checked_before_one_moves(device: str) -> None:
+    loss = make(np.float32)
+    for _ in range(4):
+        edf.Forward()
+        edf.Backward(loss)
+        edf.Adam()
+    before = [p.value.copy() for p in edf.Parameters]
+    edf.Forward()
+    edf.Backward(loss)
+    edf.Parameter(np.ones(2))
+    with pytest.raises(edf.GraphError, match="a parameter has no gradient yet"):
+        edf.Adam()
+    assert all(np.array_equal(p.value, b) for p, b in zip(edf.Parameters, before, strict=False))
+    edf.Parameters.pop()
+    edf.Adam()
+    assert edf.Parameters[0].optimised[2] == 5
 
 
 def test_wrong_uses(device: str) -> None:

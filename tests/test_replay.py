@@ -15,7 +15,7 @@ import edfcore as edf
 from plan_programs import GRAPHS, Graph, chain, examples, mlp
 
 
-def loop(graph: Graph, X: Any, Y: Any, order: Any, batch: int) -> Any:
+def loop(graph: Graph, X: Any, Y: Any, order: Any, batch: int, update: Callable[[], None] = edf.SGD) -> Any:
     x, y, loss = graph
     losses = []
     for first in range(0, len(order), batch):
@@ -24,7 +24,7 @@ def loop(graph: Graph, X: Any, Y: Any, order: Any, batch: int) -> Any:
         edf.Forward()
         edf.Backward(loss)
         losses.append(np.atleast_1d(loss.value.copy()))
-        edf.SGD()
+        update()
     return np.concatenate(losses)
 
 
@@ -233,6 +233,7 @@ def wrong_calls() -> dict[str, tuple[Callable[[Any, Any, Any], Any], str]]:
         "no examples": (lambda x, y, loss: edf.replay(loss, {x: X, y: Y}, order=[]), "one axis of integers"),
         "none": (lambda x, y, loss: edf.replay(loss, {x: X[:0], y: Y[:0]}), "there are no examples"),
         "shape": (lambda x, y, loss: edf.replay(loss, {x: X[:, :5], y: Y}), "[affine] x has shape (8, 5)"),
+        "another update": (lambda x, y, loss: edf.replay(loss, {x: X, y: Y}, update=print), "must be edf.SGD"),
         "not each": (lambda x, y, loss: edf.replay(edf.Sum(edf.Mul(loss, np.ones((3, 1))), axis=1), {x: X, y: Y}),
                      "the loss has shape (3,) for 8 examples"),
     }  # fmt: skip
@@ -248,6 +249,13 @@ def test_wrong_calls_say_what_is_wrong_and_change_nothing(name: str) -> None:
     assert message in str(caught.value)
     assert type(caught.value).__module__ == "edfcore.errors"
     assert all(np.array_equal(a, p) for a, p in zip(before, parameters(), strict=False))
+
+
+def test_a_number_that_the_update_does_not_take() -> None:
+    X, Y = examples(8)
+    x, y, loss = mlp([37, 5])
+    with pytest.raises(TypeError, match=r"^replay: Momentum takes no beta1\.$"):
+        edf.replay(loss, {x: X, y: Y}, update=edf.Momentum, beta1=0.5)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no setitimer on Windows")

@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "graph/node.h"
+#include "graph/rule.h"
 
 namespace edfcore {
 
@@ -145,6 +146,8 @@ Node* own_node(
     py::handle item);  // behind a list item that the engine may run itself; null where Python has the say
 bool engine_updates(py::handle parameter);  // neither the object nor its class has an SGD of its own
 double as_rate(const py::object& learning_rate);
+Rule as_rule(const std::string& name, const py::object& learning_rate, double decay, double beta1,
+             double beta2, double epsilon);
 py::list list_of(const py::object& items);  // a copy
 
 // eager.cpp, errors.cpp, engine.cpp, plans.cpp

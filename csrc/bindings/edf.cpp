@@ -190,13 +190,13 @@ void check_update() {
   if (current_device().type != DeviceType::cpu && !session().pending()) check_status(current_device());
 }
 
-void update(const py::object& parameters, const py::object& given_rate) {
+void sgd_all(const py::object& parameters, const py::object& given_rate) {
   const double learning_rate = as_rate(given_rate);
   const py::list items = list_of(parameters);
   std::vector<Node*> ours;
   if (all_ours_to_update(items, ours)) {
     const Turn turn;
-    session().update(ours, learning_rate);
+    session().update(ours, {.rate = learning_rate});
     return check_update();
   }
   ours.clear();
@@ -221,8 +221,7 @@ void update(const py::object& parameters, const py::object& given_rate) {
 
 void optimise_all(const py::object& parameters, const py::object& given_rate, const std::string& name,
                   double decay, double beta1, double beta2, double epsilon) {
-  const Rule rule{
-      name == "Adam" ? Rule::adam : Rule::momentum, as_rate(given_rate), decay, beta1, beta2, epsilon};
+  const Rule rule = as_rule(name, given_rate, decay, beta1, beta2, epsilon);
   const py::list items = list_of(parameters);
   std::vector<Node*> ours;
   for (std::size_t i = 0; i < items.size(); ++i) {
@@ -232,7 +231,7 @@ void optimise_all(const py::object& parameters, const py::object& given_rate, co
     ours.push_back(&as_handle(items[i])->get());
   }
   const Turn turn;
-  session().optimise(ours, rule);
+  session().update(ours, rule);
   check_update();
 }
 
@@ -343,6 +342,12 @@ double as_rate(const py::object& learning_rate) {
   return rate;
 }
 
+Rule as_rule(const std::string& name, const py::object& learning_rate, double decay, double beta1,
+             double beta2, double epsilon) {
+  const Rule::Kind kind = name == "Adam" ? Rule::adam : name == "Momentum" ? Rule::momentum : Rule::sgd;
+  return {kind, as_rate(learning_rate), decay, beta1, beta2, epsilon};
+}
+
 py::list list_of(const py::object& items) {
   PyObject* list = PySequence_List(items.ptr());
   if (!list) throw py::error_already_set();
@@ -359,7 +364,7 @@ void init_edf(py::module_& m) {
       py::arg("function"), "Tells which function is Parameter.SGD when nobody has overridden it.");
   m.def("forward", &walk_forward, py::arg("comp_nodes"));
   m.def("backward", &walk_backward, py::arg("comp_nodes"), py::arg("parameters"), py::arg("loss"));
-  m.def("sgd", &update, py::arg("parameters"), py::arg("learning_rate"));
+  m.def("sgd", &sgd_all, py::arg("parameters"), py::arg("learning_rate"));
   m.def(
       "leave", [] { leave_session(false); }, "Finishes the step that is under way and lets go of its nodes.");
   m.def(
@@ -380,9 +385,10 @@ void init_edf(py::module_& m) {
       "set_straight_runs", [](std::int64_t n) { return std::exchange(session().straight_runs, n); },
       py::arg("n"), "How often a graph runs node by node before it is planned; returns what was set before.");
   m.def("plan_stats", [] {
-    const PlanStats& stats = session().cache.stats;
-    return std::map<std::string, std::int64_t>{
-        {"hits", stats.hits}, {"misses", stats.misses}, {"compiled", stats.compiled}};
+    const PlanStats &steps = session().cache.stats, &replays = session().replays.stats;
+    return std::map<std::string, std::int64_t>{{"hits", steps.hits + replays.hits},
+                                               {"misses", steps.misses + replays.misses},
+                                               {"compiled", steps.compiled + replays.compiled}};
   });
   m.def("optimise", &optimise_all, py::arg("parameters"), py::arg("learning_rate"), py::arg("name"),
         py::arg("decay") = 0.0, py::arg("beta1") = 0.0, py::arg("beta2") = 0.0, py::arg("epsilon") = 0.0);

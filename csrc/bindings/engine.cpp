@@ -57,6 +57,7 @@ void init_engine(py::module_& m) {
         leave_session(true);
         const Turn turn;
         session().cache.clear();
+        session().replays.clear();
         release_arena(parse_device(device));
         backend(parse_device(device)).empty_cache();
       },

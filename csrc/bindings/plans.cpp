@@ -1,17 +1,12 @@
 // Plans of EDF programs: looking at one, and running an epoch of minibatches without coming back to Python.
-#include <algorithm>
-#include <cstddef>
-#include <map>
 
 #include "bindings/bindings.h"
 #include "core/error.h"
 #include "device/memory.h"
-#include "graph/execute.h"
-#include "graph/grad.h"
-#include "graph/run.h"
+#include "graph/plan.h"
+#include "graph/replay.h"
 #include "graph/session.h"
 #include "graph/watch.h"
-#include "ops/ops.h"
 
 namespace edfcore {
 namespace {
@@ -58,11 +53,33 @@ Plan plan_of(const py::object& comp_nodes, const py::object& parameters, const p
   return compile(std::move(traced.trace));
 }
 
-// An input and the examples that it is fed with.
-struct Feed {
-  NodeRef input;
-  Tensor examples;
-};
+// Where examples would be copied whole, to a device or into another dtype, and `order` names few of them:
+// takes those alone, which are then all that there are. What is wrong is found by whoever takes them whole.
+bool take_few(py::dict& given, const py::object& order) {
+  if (!py::isinstance<py::array>(order)) return false;
+  const auto rows = py::reinterpret_borrow<py::array>(order);
+  const char kind = rows.dtype().kind();
+  if (rows.ndim() != 1 || rows.size() == 0 || (kind != 'i' && kind != 'u')) return false;
+  py::ssize_t count = -1;
+  bool copies = false;
+  for (const auto& [key, value] : given) {
+    const Handle* handle = as_handle(key);
+    if (!handle || !py::isinstance<py::array>(value)) return false;
+    const auto array = py::reinterpret_borrow<py::array>(value);
+    const Node& input = handle->get();
+    if (array.ndim() == 0 || (count >= 0 && array.shape(0) != count)) return false;
+    count = array.shape(0);
+    copies |= input.device.type != DeviceType::cpu || !(array.flags() & py::array::c_style) ||
+              (array.dtype().kind() == 'f' && !array.dtype().equal(from_dtype(input.attrs.dtype)));
+  }
+  if (!copies || rows.size() > count / 2 || rows.attr("min")().cast<py::ssize_t>() < 0 ||
+      rows.attr("max")().cast<py::ssize_t>() >= count)
+    return false;
+  py::dict taken;
+  for (const auto& [key, value] : given) taken[key] = value.attr("take")(rows, 0);
+  given = std::move(taken);
+  return true;
+}
 
 std::vector<Feed> feeds_of(const py::dict& given, std::int64_t& count) {
   std::vector<Feed> feeds;
@@ -86,103 +103,7 @@ std::vector<Feed> feeds_of(const py::dict& given, std::int64_t& count) {
   return feeds;
 }
 
-// The plan for minibatches of one size.
-struct Batches {
-  Runner runner;
-  std::int32_t index, loss;  // slots
-  Spec losses;
-};
-
-Batches batches(Program program, const std::vector<Feed>& feeds, std::int64_t size) {
-  NodeRef index = make_leaf(Role::constant, allocate({DType::i64, Shape{size}}, feeds[0].input->device));
-  for (const Feed& feed : feeds)
-    program.feeds[feed.input.get()] =
-        make_node(ops::gather_rows, {{make_leaf(Role::constant, feed.examples), 0}, {index, 0}}, {});
-  Traced traced = trace_program(program);
-  const auto value = [&](const NodeRef& node) -> TraceValue& {
-    return traced.trace.values[static_cast<std::size_t>(traced.value_of.at(node.get()))];
-  };
-  const std::int32_t loss = traced.trace.keep(traced.value_of.at(program.loss.get()));
-  const std::int32_t rows = value(index).slot;
-  const Spec losses = value(program.loss).spec;
-  // What is watched runs one by one, and finds its inputs as they were.
-  const CompileOptions options{.blocks = !watch().on, .inplace = !watch().on};
-  Runner runner(compile(std::move(traced.trace), options));
-  runner.bind(traced.leaves);
-  return {std::move(runner), rows, loss, losses};
-}
-
-// What was written into arrays that stand for device memory goes there once, now: later it would undo
-// updates.
-void upload_leaves(const Program& program) {
-  for (const NodeRef& node : program.nodes)
-    for (const Edge& edge : node->inputs)
-      if (!edge.node->op && edge.node->value()) edge.node->value().on_device();
-  for (const NodeRef& parameter : program.parameters) parameter->value().on_device();
-}
-
-// Computed values and gradients are of no minibatch that anybody saw; parameters have new values.
-void forget_values(const Program& program) {
-  for (const NodeRef& node : program.nodes) {
-    node->output.value.set({});
-    zero_grad(*node);
-    node->has_grad = node->elided = false;
-  }
-  for (const NodeRef& parameter : program.parameters) {
-    ++parameter->value().tensor.buffer->version;
-    parameter->value().updated();
-    zero_grad(*parameter);
-    parameter->has_grad = false;
-  }
-}
-
-// A loss for each example, or for each minibatch where the loss is one number.
-Tensor run_batches(const Program& program, const std::vector<Feed>& feeds, const Tensor& rows,
-                   std::int64_t batch_size, double learning_rate) {
-  std::map<std::int64_t, Batches> by_size;
-  Tensor losses;
-  const Device device = rows.device();
-  const std::int64_t count = rows.spec.shape[0];
-  std::size_t filled = 0;
-  for (std::int64_t begin = 0; begin < count; begin += batch_size) {
-    const std::int64_t size = std::min(batch_size, count - begin);
-    auto found = by_size.find(size);
-    if (found == by_size.end()) found = by_size.emplace(size, batches(program, feeds, size)).first;
-    Batches& batch = found->second;
-    const bool single = batch.losses.shape.rank() == 0;
-    if (!single && !(batch.losses.shape == Shape{size}))
-      fail(ErrorKind::shape, "replay: the loss has shape ", batch.losses.shape, " for ", size,
-           " examples: it must have one value for each, or one in all.");
-    if (!losses)
-      losses = allocate({batch.losses.dtype, Shape{single ? (count + batch_size - 1) / batch_size : count}},
-                        device);
-    batch.runner.bind(batch.index, static_cast<std::int64_t*>(rows.data()) + begin);
-    batch.runner.bind(batch.loss, static_cast<std::byte*>(losses.data()) + filled);
-    try {
-      batch.runner.run(learning_rate);
-    } catch (const Error& error) {
-      throw Error(error.kind(),
-                  text(error.what(), " In replay, at examples ", begin, " to ", begin + size - 1,
-                       " of the order: no minibatch from here on was learnt from."));
-    }
-    filled += batch.losses.bytes();
-    poll_signals();
-  }
-  if (device.type == DeviceType::cpu) return losses;
-  check_status(device);
-  return copy_to(losses, cpu_device);
-}
-
-py::array replay(const py::object& comp_nodes, const py::object& parameters, const py::object& loss,
-                 const py::dict& given, const py::object& order, std::int64_t batch_size,
-                 const py::object& rate) {
-  const double learning_rate = as_rate(rate);
-  const Program program = program_of(comp_nodes, parameters, loss, "replay");
-  if (!program.loss) fail(ErrorKind::graph, "replay: the loss is None, not a node.");
-  if (batch_size < 1) fail(ErrorKind::data, "replay: batch_size is ", batch_size, ": it must be at least 1.");
-  std::int64_t examples = 0;
-  const std::vector<Feed> feeds = feeds_of(given, examples);
-  const Device device = feeds[0].input->device;
+Tensor rows_of(const py::object& order, std::int64_t examples, Device device) {
   const py::object positions =
       order.is_none() ? py::object(py::module_::import("numpy").attr("arange")(examples)) : order;
   Tensor rows = to_tensor(positions, {}, cpu_device, "replay: order", true);
@@ -192,19 +113,32 @@ py::array replay(const py::object& comp_nodes, const py::object& parameters, con
   if (rows.spec.dtype != DType::i64)
     rows = to_tensor(py::array(positions.attr("astype")("int64")), {}, cpu_device, "", true);
   if (rows.spec.shape[0] == 0) fail(ErrorKind::graph, "replay: there are no examples.");
-  rows = copy_to(rows, device);  // the caller's array may change meanwhile
+  return copy_to(rows, device);  // the caller's array may change meanwhile
+}
+
+py::array replay(const py::object& comp_nodes, const py::object& parameters, const py::object& loss,
+                 py::dict given, py::object order, std::int64_t batch_size, const py::object& rate,
+                 const std::string& rule, double decay, double beta1, double beta2, double epsilon) {
+  Program program = program_of(comp_nodes, parameters, loss, "replay");
+  if (!program.loss) fail(ErrorKind::graph, "replay: the loss is None, not a node.");
+  if (batch_size < 1) fail(ErrorKind::data, "replay: batch_size is ", batch_size, ": it must be at least 1.");
+  std::int64_t examples = 0;
+  if (take_few(given, order)) order = py::none();
+  std::vector<Feed> feeds = feeds_of(given, examples);
+  Tensor rows = rows_of(order, examples, feeds[0].input->device);
+  const Replay asked{std::move(program.nodes),
+                     std::move(program.parameters),
+                     std::move(program.loss),
+                     std::move(feeds),
+                     std::move(rows),
+                     batch_size,
+                     as_rule(rule, rate, decay, beta1, beta2, epsilon),
+                     poll_signals};
   Tensor losses;
   {
     const Turn turn;
     session().leave();
-    upload_leaves(program);
-    try {
-      losses = run_batches(program, feeds, rows, batch_size, learning_rate);
-    } catch (...) {
-      forget_values(program);
-      throw;
-    }
-    forget_values(program);
+    losses = session().replays.run(asked);
   }
   return as_array(losses);
 }
@@ -244,7 +178,8 @@ void init_plans(py::module_& m) {
       "What ran since start_timing: (op, phase, shape, begin, length), in nanoseconds.");
   m.def("plan", &plan_of, py::arg("comp_nodes"), py::arg("parameters"), py::arg("loss"));
   m.def("replay", &replay, py::arg("comp_nodes"), py::arg("parameters"), py::arg("loss"), py::arg("feeds"),
-        py::arg("order"), py::arg("batch_size"), py::arg("learning_rate"));
+        py::arg("order"), py::arg("batch_size"), py::arg("learning_rate"), py::arg("rule") = "SGD",
+        py::arg("decay") = 0.0, py::arg("beta1") = 0.0, py::arg("beta2") = 0.0, py::arg("epsilon") = 0.0);
 }
 
 }  // namespace edfcore

@@ -21,7 +21,7 @@ void Plans::look_at_all(Look kind) {
 }
 
 std::shared_ptr<Plans> PlanCache::find(const Listing& listing) {
-  const std::uint64_t hash = listing.hash();
+  const std::uint64_t hash = hash_of(listing.shapes, hash_of(listing.structure));
   const auto [first, last] = entries_.equal_range(hash);
   for (auto it = first; it != last; ++it) {
     if (it->second->structure != listing.structure || it->second->shapes != listing.shapes) continue;
@@ -50,8 +50,10 @@ std::shared_ptr<Plans> PlanCache::by_id(std::uint64_t id) const {
   return nullptr;
 }
 
-std::unique_ptr<Compiled> compile(const Listing& listing, Plans& plans, const Target& target, bool whole) {
+std::unique_ptr<Compiled> compile(const Listing& listing, Plans& plans, const Target& target, Rule::Kind rule,
+                                  bool whole) {
   Program program;
+  program.rule = rule;
   program.nodes = listing.nodes;
   if (target.loss >= 0) program.loss = listing.nodes[static_cast<std::size_t>(target.loss)];
   for (const std::int32_t p : target.parameters)
@@ -93,6 +95,7 @@ std::unique_ptr<Compiled> compile(const Listing& listing, Plans& plans, const Ta
   made->leaf_at.resize(made->runner.plan().trace.slots.size(), -1);
   for (std::size_t slot = 0; slot < traced.leaves.size(); ++slot)
     if (traced.leaves[slot]) made->leaf_at[slot] = traced.leaves[slot]->position;
+  made->parts = std::move(traced.parts);
   made->values = std::move(values);
   made->grads = std::move(grads);
   made->looked = plans.looked;

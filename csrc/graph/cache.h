@@ -2,6 +2,7 @@
 // ones dropped.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
@@ -26,6 +27,8 @@ struct Compiled {
 
   Runner runner;
   std::vector<std::int32_t> leaf_at;  // by slot: position of the leaf, or -1
+  std::vector<PartSlot> parts;
+  RuleNumbers numbers;
   std::vector<Kept> values, grads;
   std::uint64_t looked = 0;  // Plans::looked when it was made
 };
@@ -40,8 +43,8 @@ struct Target {
 // A whole step's plans.
 struct Trained {
   Target target;
-  std::unique_ptr<Compiled> cut;    // can be run phase by phase
-  std::unique_ptr<Compiled> whole;  // runs from end to end
+  std::unique_ptr<Compiled> cut;                                 // can be run phase by phase, up to SGD
+  std::array<std::unique_ptr<Compiled>, rule_kinds> whole = {};  // runs from end to end, by the kind of rule
 };
 
 enum Look : std::uint8_t { looked_at_value = 1, looked_at_grad = 2 };
@@ -87,6 +90,7 @@ class PlanCache {
 };
 
 // Makes a plan of the listing that keeps what has been looked at.
-std::unique_ptr<Compiled> compile(const Listing& listing, Plans& plans, const Target& target, bool whole);
+std::unique_ptr<Compiled> compile(const Listing& listing, Plans& plans, const Target& target, Rule::Kind rule,
+                                  bool whole);
 
 }  // namespace edfcore

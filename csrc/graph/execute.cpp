@@ -48,7 +48,7 @@ Tensor& shared_arena(Device device) {
   return (*arenas)[{device.type, device.index}];
 }
 
-constexpr double poll_after = 5e6;  // operations and bytes, about a millisecond of work
+constexpr double to_begin = 1e3;  // a group, in operations and bytes
 
 }  // namespace
 
@@ -90,7 +90,7 @@ Runner::Runner(Plan plan)
                         nullptr};
     steps_.push_back({plan_.views[s] ? nullptr : kernel, launch, view});
     view += step.in.size() + step.out.size();
-    if (step.scalar_is_rate) rates_.push_back(s);
+    if (step.update >= 0) updates_.push_back(s);
   }
   for (std::size_t slot = 0; slot < trace.slots.size(); ++slot)
     if (trace.slots[slot].constant) bind(static_cast<std::int32_t>(slot), trace.slots[slot].constant.data());
@@ -108,12 +108,14 @@ void Runner::settle_groups() {
       phase_end_[static_cast<std::size_t>(step.phase)] = g + 1;
       updated |= (step.op->flags & op_mutates) != 0;
     }
+    const double own = plan_.work(group) + to_begin;
+    work_ += own;
     if (updated) continue;
     if (work > poll_after) {
       polls_.push_back(g);
       work = 0;
     }
-    work += plan_.work(group);
+    work += own;
   }
   phase_end_[1] = std::max(phase_end_[0], phase_end_[1]);
   phase_end_[2] = plan_.groups.size();
@@ -129,6 +131,11 @@ void Runner::bind(std::span<const NodeRef> leaves) {
     if (leaves[slot]) bind(static_cast<std::int32_t>(slot), leaves[slot]->value().tensor.data());
 }
 
+void Runner::bind(std::span<const PartSlot> parts, const Updating& updating) {
+  for (const PartSlot& part : parts)
+    bind(part.slot, updating.read(static_cast<std::size_t>(part.update), part.part).data());
+}
+
 void Runner::move_to(void* arena) {
   arena_ = arena;
   auto* const base = static_cast<std::byte*>(arena);
@@ -140,14 +147,21 @@ void Runner::move_to(void* arena) {
     if (plan_.scratch[s] >= 0) steps_[s].launch.scratch = base + plan_.scratch[s];
 }
 
-void Runner::run(double learning_rate, Phase first, Phase last, Poll poll) {
+void Runner::run(std::span<const Scalars> updates, Phase first, Phase last, Poll poll) {
   Tensor& arena = shared_arena(plan_.trace.device);
   if (!arena || arena.buffer->bytes < static_cast<std::size_t>(plan_.arena_bytes)) {
     arena = {};
     arena = allocate({DType::u8, Shape{plan_.arena_bytes}}, plan_.trace.device);
   }
   if (arena.data() != arena_) move_to(arena.data());
-  for (const std::size_t s : rates_) plan_.trace.steps[s].attrs.scalar = learning_rate;
+  if (last == Phase::update) {
+    for (const std::size_t s : updates_) {
+      TraceStep& step = plan_.trace.steps[s];
+      const Scalars& scalars = updates[static_cast<std::size_t>(step.update)];
+      step.attrs.scalar = scalars.first;
+      step.attrs.scalar2 = scalars.second;
+    }
+  }
   Status* const status = device_->status();  // of this thread
   void* const stream = device_->stream();
   if (!steps_.empty() && (steps_[0].launch.status != status || steps_[0].launch.stream != stream)) {

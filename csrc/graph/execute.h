@@ -11,6 +11,7 @@ namespace edfcore {
 
 // Called between steps of a plan, as long as stopping there leaves the parameters alone; may throw.
 using Poll = void (*)();
+inline constexpr double poll_after = 5e6;  // operations and bytes, about a millisecond of work
 
 class Runner {
  public:
@@ -24,14 +25,19 @@ class Runner {
   void* bound(std::int32_t slot) const { return bound_[static_cast<std::size_t>(slot)]; }
   // Binds the leaves among the slots to the memory that they have now.
   void bind(std::span<const NodeRef> leaves);
+  void bind(std::span<const PartSlot> parts, const Updating& updating);
 
   // Runs the steps of these phases. What an earlier phase left for a later one stays until another plan runs
   // on this device. On the CPU, throws the data error that a step met, with the place where its node was
   // made; updates that come after it have left the parameters alone.
-  void run(double learning_rate, Phase first = Phase::forward, Phase last = Phase::update,
+  // `updates`: the scalars of each parameter's update, where the plan runs to its end.
+  void run(std::span<const Scalars> updates, Phase first = Phase::forward, Phase last = Phase::update,
            Poll poll = nullptr);
 
   const Plan& plan() const { return plan_; }
+  double work() const {
+    return work_;
+  }  // of all groups, in operations and bytes, and what it takes to begin one
 
  private:
   struct Step {
@@ -57,9 +63,10 @@ class Runner {
   std::vector<std::int32_t> value_of_view_;
   std::vector<void*> bound_;                       // by slot
   std::vector<std::vector<std::size_t>> at_slot_;  // which views are there
-  std::vector<std::size_t> rates_;                 // steps that take the learning rate
+  std::vector<std::size_t> updates_;               // steps that update a parameter
   std::vector<std::size_t> polls_;                 // groups before which there may be a look at signals
   std::size_t phase_end_[3] = {};                  // in groups
+  double work_ = 0;
 };
 
 // Gives the memory that plans on this device share back, when no runner is in the middle of one.

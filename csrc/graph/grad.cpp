@@ -2,8 +2,6 @@
 #include "graph/grad.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
 
 #include "device/memory.h"
 #include "graph/vjp.h"
@@ -204,11 +202,6 @@ double share_of_batch(std::span<const std::int64_t> shape) {
   return shape.empty() ? 1.0 : 1.0 / static_cast<double>(shape[0]);
 }
 
-void sgd(std::span<Node* const> parameters, double learning_rate) {
-  RunningBuilder builder(false);
-  sgd(parameters, learning_rate, builder);
-}
-
 double share_of_batch(const Shape& shape) {
   return share_of_batch(std::span(shape.data(), static_cast<std::size_t>(shape.rank())));
 }
@@ -223,75 +216,39 @@ void walk_back(std::span<const NodeRef> nodes, Node& loss) {
   for (std::size_t i = nodes.size(); i-- > 0;) backward_step(*nodes[i]);
 }
 
-// A small tensor of these numbers.
-static Tensor numbers_like(DType dtype, Device device, const std::array<double, 3>& numbers) {
-  Tensor tensor = allocate({dtype, {3}}, device);
-  const std::array<float, 3> narrow{static_cast<float>(numbers[0]), static_cast<float>(numbers[1]),
-                                    static_cast<float>(numbers[2])};
-  const bool wide = dtype == DType::f64;
-  backend(device).upload(tensor.data(), wide ? static_cast<const void*>(numbers.data()) : narrow.data(),
-                         tensor.spec.bytes());
-  return tensor;
-}
-
-// All of them, before one is touched.
-static void check_grads(std::span<Node* const> parameters, const Op& op) {
-  for (Node* p : parameters) {
-    if (!p->has_grad)
-      fail(ErrorKind::graph, "[", op.name, "] a parameter has no gradient yet: call Backward(loss) first.",
-           made_at(*p));
-    if (p->output.grad && !(p->output.grad->output.spec == p->output.spec))
-      fail(ErrorKind::shape, "[", op.name, "] a parameter of shape ", p->output.spec.shape,
-           " has a gradient of shape ", p->output.grad->output.spec.shape, ".", made_at(*p));
-  }
-}
-
-void sgd(std::span<Node* const> parameters, double learning_rate, Builder& builder) {
-  check_grads(parameters, ops::sgd);
+void emit_update(const Op& op, Node& parameter, Node& grad, std::span<const NodeRef> beside, Scalars scalars,
+                 Builder& builder) {
+  Small<Value> inputs;
+  inputs.push_back(value_of(parameter));
+  inputs.push_back(value_of(grad));
+  for (const NodeRef& node : beside) inputs.push_back(value_of(*node));
   Attrs attrs;
-  attrs.scalar = learning_rate;
-  for (Node* p : parameters) {
-    if (!p->output.grad) continue;
-    const Value inputs[] = {value_of(*p), value_of(*p->output.grad)};
-    builder.emit(ops::sgd, inputs, attrs);
-  }
+  attrs.scalar = scalars.first;
+  attrs.scalar2 = scalars.second;
+  builder.emit(op, inputs, attrs);
 }
 
-void optimise(std::span<Node* const> parameters, const Rule& rule) {
-  const bool adam = rule.kind == Rule::adam;
-  check_grads(parameters, adam ? ops::adam : ops::momentum);
-  NodeRef numbers;  // of adam, in the parameters' dtype
+void update(std::span<Node* const> parameters, const Rule& rule) {
+  const Op& op = op_of(rule.kind);
+  check_grads(parameters, op);
+  RuleNumbers numbers;
+  Updating updating(parameters, rule, numbers);
+  const std::span<const Scalars> scalars = updating.next();
   RunningBuilder builder(false);
-  for (Node* p : parameters) {
-    Node& grad = own_grad(*p);  // zeros where none arrived: what was kept decays all the same
-    if (!p->optimised) p->optimised = std::make_unique<Optimised>();
-    Optimised& kept = *p->optimised;
-    const Spec& spec = p->output.spec;
-    for (Tensor* moment : {&kept.first, adam ? &kept.second : nullptr}) {
-      if (!moment || (*moment && moment->spec == spec)) continue;
-      *moment = allocate(spec, p->device);
-      if (spec.bytes() > 0) backend(p->device).fill(moment->data(), 0, spec.bytes());
-    }
-    const NodeRef first = make_leaf(Role::constant, kept.first);
-    std::vector<Value> inputs{value_of(*p), value_of(grad), value_of(*first)};
-    Attrs attrs;
-    attrs.scalar = rule.rate;
-    attrs.scalar2 = rule.decay;
-    NodeRef second;
-    ++kept.steps;
-    if (adam) {
-      const auto t = static_cast<double>(kept.steps);
-      attrs.scalar = rule.rate / (1.0 - std::pow(rule.beta1, t));
-      attrs.scalar2 = std::sqrt(1.0 - std::pow(rule.beta2, t));
-      second = make_leaf(Role::constant, kept.second);
-      if (!numbers || numbers->output.spec.dtype != spec.dtype || !(numbers->device == p->device))
-        numbers = make_leaf(Role::constant,
-                            numbers_like(spec.dtype, p->device, {rule.beta1, rule.beta2, rule.epsilon}));
-      inputs.push_back(value_of(*second));
-      inputs.push_back(value_of(*numbers));
-    }
-    builder.emit(adam ? ops::adam : ops::momentum, inputs, attrs);
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    Node& p = *parameters[i];
+    std::vector<NodeRef> beside;
+    for (const Part part : parts_of(rule.kind))
+      beside.push_back(make_leaf(Role::constant, updating.read(i, part)));
+    if (beside.empty() && !p.output.grad) continue;
+    // Zeros where none arrived: what was kept decays all the same.
+    emit_update(op, p, beside.empty() ? *p.output.grad : own_grad(p), beside, scalars[i], builder);
   }
+  updating.taken();
+}
+
+void sgd(std::span<Node* const> parameters, double learning_rate) {
+  update(parameters, {.rate = learning_rate});
 }
 
 }  // namespace edfcore

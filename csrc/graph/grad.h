@@ -4,6 +4,7 @@
 #include <span>
 
 #include "graph/node.h"
+#include "graph/rule.h"
 
 namespace edfcore {
 
@@ -44,17 +45,12 @@ void seed_loss(Node& loss, Builder& builder);
 // Sets the gradient of the loss, and takes all nodes' backward steps, the last one's first.
 void walk_back(std::span<const NodeRef> nodes, Node& loss);
 
-// p -= learning_rate * gradient for every parameter. Checks all before it touches one.
+// Updates every parameter. Checks all before it touches one.
+void update(std::span<Node* const> parameters, const Rule& rule);
 void sgd(std::span<Node* const> parameters, double learning_rate);
-void sgd(std::span<Node* const> parameters, double learning_rate, Builder& builder);
 
-// Updates that keep something from step to step (Node::optimised).
-struct Rule {
-  enum Kind : std::uint8_t { momentum, adam } kind = momentum;
-  double rate = 0;
-  double decay = 0;                          // of momentum
-  double beta1 = 0, beta2 = 0, epsilon = 0;  // of adam
-};
-void optimise(std::span<Node* const> parameters, const Rule& rule);
+// One parameter's update; `beside` is what the rule's op reads beside the parameter and its gradient.
+void emit_update(const Op& op, Node& parameter, Node& grad, std::span<const NodeRef> beside, Scalars scalars,
+                 Builder& builder);
 
 }  // namespace edfcore

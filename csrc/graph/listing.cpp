@@ -27,14 +27,6 @@ void write_attrs(const Attrs& attrs, std::size_t n_inputs, Words& words) {
   words.push_back(bits(attrs.scalar2));
 }
 
-std::uint64_t mixed(std::uint64_t hash, const Words& words) {
-  for (const std::uint64_t word : words) {
-    hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
-    hash ^= hash >> 29;
-  }
-  return hash;
-}
-
 }  // namespace
 
 bool Listing::same_nodes(std::span<Node* const> others) const {
@@ -44,7 +36,14 @@ bool Listing::same_nodes(std::span<Node* const> others) const {
   return true;
 }
 
-std::uint64_t Listing::hash() const { return mixed(mixed(structure.size(), structure), shapes); }
+std::uint64_t hash_of(std::span<const std::uint64_t> words, std::uint64_t begin) {
+  std::uint64_t hash = begin ^ words.size();
+  for (const std::uint64_t word : words) {
+    hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+    hash ^= hash >> 29;
+  }
+  return hash;
+}
 
 bool list_nodes(std::span<Node* const> nodes, Listing& listing) {
   listing.nodes.clear();
@@ -82,6 +81,20 @@ bool list_nodes(std::span<Node* const> nodes, Listing& listing) {
   return true;
 }
 
+void write_spec(Role role, const Spec& spec, Words& words) {
+  words.push_back(static_cast<std::uint64_t>(role) | static_cast<std::uint64_t>(spec.dtype) << 8 |
+                  static_cast<std::uint64_t>(spec.shape.rank()) << 16);
+  for (const std::int64_t dim : spec.shape) words.push_back(static_cast<std::uint64_t>(dim));
+}
+
+bool write_leaf(Node& leaf, Device device, Words& words) {
+  const Cell& cell = leaf.value();
+  if (!cell || !(cell.tensor.device() == device)) return false;
+  if (leaf.requires_grad && leaf.role != Role::parameter) return false;  // may have been switched on since
+  write_spec(leaf.role, leaf.output.spec, words);
+  return true;
+}
+
 bool list_shapes(Listing& listing) {
   Words& words = listing.shapes;
   words.clear();
@@ -89,16 +102,8 @@ bool list_shapes(Listing& listing) {
   const Device device = listing.nodes[0]->device;
   words.push_back(static_cast<std::uint64_t>(device.type) |
                   std::uint64_t{static_cast<std::uint8_t>(device.index)} << 8);
-  for (const NodeRef& node : listing.leaves) {
-    const Cell& cell = node->value();
-    if (!cell || !(cell.tensor.device() == device)) return false;
-    if (node->requires_grad && node->role != Role::parameter)
-      return false;  // may have been switched on since
-    const Spec& spec = node->output.spec;
-    words.push_back(static_cast<std::uint64_t>(node->role) | static_cast<std::uint64_t>(spec.dtype) << 8 |
-                    static_cast<std::uint64_t>(spec.shape.rank()) << 16);
-    for (const std::int64_t dim : spec.shape) words.push_back(static_cast<std::uint64_t>(dim));
-  }
+  for (const NodeRef& leaf : listing.leaves)
+    if (!write_leaf(*leaf, device, words)) return false;
   return true;
 }
 

@@ -16,7 +16,6 @@ struct Listing {
   std::vector<std::uint64_t> structure, shapes;  // of the nodes; of the leaves
 
   bool same_nodes(std::span<Node* const> others) const;
-  std::uint64_t hash() const;
 
   bool has(const Node& node) const { return at(nodes, node); }
   bool has_leaf(const Node& node) const { return at(leaves, node); }
@@ -31,6 +30,13 @@ struct Listing {
 // Lists the nodes, and writes everyone's place into Node::position. False when a plan cannot run them: one
 // reads an object of the user's, a node that is not listed before it, or a tensor that collects gradients.
 bool list_nodes(std::span<Node* const> nodes, Listing& listing);
+
+// Writes down what a leaf looks like. `write_leaf`: false when it has no value, or it is on another device,
+// or it has come to collect gradients.
+void write_spec(Role role, const Spec& spec, std::vector<std::uint64_t>& words);
+bool write_leaf(Node& leaf, Device device, std::vector<std::uint64_t>& words);
+
+std::uint64_t hash_of(std::span<const std::uint64_t> words, std::uint64_t begin = 0);
 
 // Writes down dtypes and shapes of the leaves. False when one has no value, or is on another device than the
 // nodes.

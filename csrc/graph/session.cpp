@@ -62,7 +62,6 @@ void Session::forward(std::span<Node* const> nodes) {
   changed_ = written_ = false;
   before_.clear();
   spare_ = std::exchange(detached_, {});
-  rule_.reset();
   straight_ = plans_->straight || plans_->runs < straight_runs;
   if (!straight_) {
     try {
@@ -113,10 +112,10 @@ void Session::backward(std::span<Node* const> nodes, std::span<Node* const> para
   }
 }
 
-void Session::update(std::span<Node* const> parameters, double learning_rate) {
+void Session::update(std::span<Node* const> parameters, const Rule& rule) {
   const bool same = plans_ && asked_ == 2 && same_target(parameters);
   if (same && grown()) {  // all gradients are there
-    sgd(parameters, learning_rate);
+    edfcore::update(parameters, rule);
     asked_ = done_ = 3;
     changed_ = true;
     return;
@@ -125,15 +124,16 @@ void Session::update(std::span<Node* const> parameters, double learning_rate) {
     settle();
     for (Node* parameter : parameters)
       if (parameter->elided && !parameter->output.grad) look_at_grad(*parameter);
-    sgd(parameters, learning_rate);
+    edfcore::update(parameters, rule);
     same ? static_cast<void>(asked_ = done_ = 3) : drop();
     return;
   }
-  rate_ = learning_rate;
-  asked_ = 3;
   const std::vector<Node*> others = unlisted(parameters);
+  check_grads(others, op_of(rule.kind));
+  rule_ = rule;
+  asked_ = 3;
   if (!others.empty() || handed_out()) finish();
-  if (!others.empty()) sgd(others, learning_rate);
+  if (!others.empty()) edfcore::update(others, rule);
 }
 
 // Parameters that the listing does not read: a plan does not update them.
@@ -142,23 +142,6 @@ std::vector<Node*> Session::unlisted(std::span<Node* const> parameters) const {
   for (Node* parameter : parameters)
     if (!listing_.has_leaf(*parameter)) others.push_back(parameter);
   return others;
-}
-
-void Session::optimise(std::span<Node* const> parameters, const Rule& rule) {
-  const bool put_off = plans_ && asked_ == 2 && same_target(parameters);
-  if (!put_off || straight_) {
-    finish();
-    for (Node* parameter : parameters) look_at_grad(*parameter);
-    changed_ = true;
-    edfcore::optimise(parameters, rule);
-    if (plans_ && asked_ == 2) asked_ = done_ = 3;
-    return;
-  }
-  rule_ = rule;
-  asked_ = 3;
-  const std::vector<Node*> others = unlisted(parameters);
-  if (!others.empty() || handed_out()) finish();
-  if (!others.empty()) edfcore::optimise(others, rule);
 }
 
 // The loss among the nodes, and the parameters among the leaves. False when a plan would leave out the
@@ -200,7 +183,7 @@ bool Session::aim(Target target) {
       trained.clear();
       ran_ = nullptr;
     }
-    trained.push_back({std::move(target), nullptr, nullptr});
+    trained.push_back({std::move(target), nullptr});
   }
   return !started && !plans_->straight;
 }

@@ -4,11 +4,11 @@
 
 #include <atomic>
 #include <memory>
-#include <optional>
 #include <span>
 
 #include "graph/cache.h"
 #include "graph/grad.h"
+#include "graph/replay.h"
 
 namespace edfcore {
 
@@ -20,13 +20,13 @@ class Session {
   bool keep_all = false;  // everything goes straight
   Poll poll = nullptr;    // looks at signals while a plan runs
   PlanCache cache;
+  ReplayCache replays;
 
   // The three calls. All nodes are the engine's own, computed and recorded. They check at once and throw what
   // is wrong with shapes, dtypes and the order of calls; what only the data show may be thrown later.
   void forward(std::span<Node* const> nodes);
   void backward(std::span<Node* const> nodes, std::span<Node* const> parameters, Node& loss);
-  void update(std::span<Node* const> parameters, double learning_rate);
-  void optimise(std::span<Node* const> parameters, const Rule& rule);
+  void update(std::span<Node* const> parameters, const Rule& rule);
 
   // Before a value or a gradient is read: does what it takes for it to be there. Throws a graph error when a
   // plan did without it and the leaves have changed since; from then on it is kept.
@@ -97,8 +97,7 @@ class Session {
   std::vector<Tensor>
       detached_;               // what the rest of the step reads in the place of values that were handed out
   std::vector<Tensor> spare_;  // such memory of earlier steps
-  double rate_ = 0;
-  std::optional<Rule> rule_;  // of the update that was asked for; none: SGD's
+  Rule rule_;                  // of the update that was asked for
 };
 
 Session& session();

@@ -58,7 +58,7 @@ void Session::guarded(const Action& action) {
 
 void Session::advance(int to) {
   if (done_ >= to) return;
-  if (to == 3 && rule_) {
+  if (to == 3 && done_ > 0 && rule_.kind != Rule::sgd) {  // plans that can be cut end with SGD
     advance(2);
     if (straight_) return;  // which has done it all
     guarded([&] { update_straight(); });
@@ -85,11 +85,12 @@ Compiled& Session::compiled(int to) {
   const Target* target = nullptr;
   if (!plans_->trained.empty()) {
     Trained& trained = plans_->trained.back();
-    plan = to == 3 ? &trained.whole : &trained.cut;
+    plan = to == 3 ? &trained.whole[rule_.kind] : &trained.cut;
     target = &trained.target;
   }
   if (!*plan || (*plan)->looked != plans_->looked) {
-    *plan = compile(listing_, *plans_, target ? *target : Target{}, to == 3);
+    const Rule::Kind rule = to == 3 ? rule_.kind : Rule::sgd;
+    *plan = compile(listing_, *plans_, target ? *target : Target{}, rule, to == 3);
     ++cache.stats.compiled;
   }
   return **plan;
@@ -104,9 +105,14 @@ void Session::run(Compiled& plan, int to) {
           listing_.leaves[static_cast<std::size_t>(plan.leaf_at[slot])]->value().on_device().data());
   bind_values(plan);
   if (to >= 2) bind_grads(plan, done_ >= 2);
-  plan.runner.run(rate_, static_cast<Phase>(done_), static_cast<Phase>(to - 1), poll);
-  if (to < 3) return;
-  for (Node* parameter : parameters_of(plans_->trained.back().target)) {
+  const Phase first = static_cast<Phase>(done_);
+  if (to < 3) return plan.runner.run({}, first, static_cast<Phase>(to - 1), poll);
+  const std::vector<Node*> parameters = parameters_of(plans_->trained.back().target);
+  Updating updating(parameters, rule_, plan.numbers);
+  plan.runner.bind(plan.parts, updating);
+  plan.runner.run(updating.next(), first, Phase::update, poll);
+  updating.taken();
+  for (Node* parameter : parameters) {
     ++parameter->value().tensor.buffer->version;
     parameter->value().updated();
   }
@@ -233,7 +239,7 @@ void Session::detach(Node& node) {
 
 void Session::update_straight() {
   const std::vector<Node*> parameters = parameters_of(plans_->trained.back().target);
-  rule_ ? edfcore::optimise(parameters, *rule_) : sgd(parameters, rate_);
+  edfcore::update(parameters, rule_);
 }
 
 // Whoever is given a leaf's array may write it. Before Backward, what it holds now is remembered, so that

@@ -58,6 +58,21 @@ class Tracer final : public Builder {
 
   void begin(Phase phase) { phase_ = phase; }
 
+  // The update of the program's parameter number `i`. What its rule keeps decays also where no gradient
+  // arrives.
+  void update(Node& parameter, std::size_t i) {
+    const std::span<const Part> parts = parts_of(program_.rule);
+    NodeRef grad = parameter.output.grad;
+    if (!grad && parts.empty()) return;
+    if (!grad) grad = filled_like(parameter, 0.0, *this);
+    std::vector<NodeRef>& beside = beside_[&parameter];
+    if (beside.empty())
+      for (const Part part : parts) beside.push_back(part_leaf(parameter, i, part));
+    updated_ = static_cast<std::int32_t>(i);
+    emit_update(op_of(program_.rule), parameter, *grad, beside, {}, *this);
+    updated_ = -1;
+  }
+
   // Gradients as they are shown, with what was deferred past a node that others fuse with.
   void complete_grads() {
     for (const auto& [original, copy] : copies_)
@@ -77,6 +92,7 @@ class Tracer final : public Builder {
     }
     result.trace = std::move(trace_);
     result.leaves = std::move(leaves_);
+    result.parts = std::move(parts_);
     return result;
   }
 
@@ -117,6 +133,22 @@ class Tracer final : public Builder {
     return copy;
   }
 
+  NodeRef part_leaf(const Node& parameter, std::size_t update, Part part) {
+    const bool shared = part == Part::numbers;
+    const DType dtype = parameter.output.spec.dtype;
+    if (shared)
+      for (const NodeRef& leaf : numbers_leaves_)
+        if (leaf->output.spec.dtype == dtype) return leaf;
+    NodeRef leaf = make_leaf(Role::constant, {});
+    leaf->device = parameter.device;
+    leaf->output.spec = shared ? Spec{dtype, {3}} : parameter.output.spec;
+    if (shared) numbers_leaves_.push_back(leaf);
+    parts_.push_back(
+        {static_cast<std::int32_t>(trace_.slots.size()), static_cast<std::int32_t>(update), part});
+    slot(number(*leaf), {Role::constant, {}}, {});
+    return leaf;
+  }
+
   std::int32_t number(const Node& copy) {
     const auto made = static_cast<std::int32_t>(trace_.values.size());
     const auto [found, is_new] = numbers_.emplace(&copy, made);
@@ -139,7 +171,7 @@ class Tracer final : public Builder {
     step.attrs = node.resolved;
     step.place = std::move(place);
     step.phase = phase_;
-    step.scalar_is_rate = phase_ == Phase::update && (what.op->flags & op_mutates);
+    step.update = updated_;
     if (what.op->outputs != 1) fail(ErrorKind::graph, "[", node.op->name, "] cannot be planned yet.");
     for (const Edge* edge : what.inputs) {
       Node& input = *edge->node;
@@ -159,7 +191,11 @@ class Tracer final : public Builder {
   std::unordered_map<const Node*, NodeRef> copies_;
   std::unordered_map<const Node*, std::int32_t> numbers_;
   std::vector<NodeRef> made_, leaves_;
+  std::unordered_map<const Node*, std::vector<NodeRef>> beside_;  // what the update of a parameter reads
+  std::vector<NodeRef> numbers_leaves_;                           // Part::numbers, in each dtype
+  std::vector<PartSlot> parts_;
   Phase phase_ = Phase::forward;
+  std::int32_t updated_ = -1;
 };
 
 }  // namespace
@@ -179,6 +215,7 @@ std::int32_t Trace::keep_grad(std::int32_t value, std::int32_t parameter) {
   std::int32_t* own = nullptr;  // what the parameter's update reads
   bool shared = values[static_cast<std::size_t>(value)].slot >= 0;
   for (auto step = first_update; step != steps.end(); ++step) {
+    if (step->update < 0) continue;
     if (step->in[1] == value && step->in[0] != parameter) shared = true;
     if (step->in[0] == parameter) own = &step->in[1];
   }
@@ -210,8 +247,7 @@ Traced trace_program(const Program& program) {
     for (std::size_t i = nodes.size(); i-- > 0;) step(*nodes[i], tracer);
     tracer.complete_grads();
     tracer.begin(Phase::update);
-    for (Node* parameter : parameters) parameter->has_grad = true;
-    sgd(parameters, 0.0, tracer);
+    for (std::size_t i = 0; i < parameters.size(); ++i) tracer.update(*parameters[i], i);
   }
   Traced result = tracer.take();
   for (const NodeRef& node : program.nodes)

@@ -7,6 +7,7 @@
 
 #include "core/small.h"
 #include "graph/node.h"
+#include "graph/rule.h"
 
 namespace edfcore {
 
@@ -28,7 +29,7 @@ struct TraceStep {
   Attrs attrs;
   Small<std::int32_t> in, out;  // values
   Phase phase = Phase::forward;
-  bool scalar_is_rate = false;  // attrs.scalar is the learning rate, which is given when the plan runs
+  std::int32_t update = -1;     // of which parameter of the program; its scalars are given when the plan runs
   const Op* written = nullptr;  // what the program says, where it fused into `op`; what messages speak of
   std::string place;            // " Node made at train.py:14."
 };
@@ -50,14 +51,23 @@ struct Trace {
 struct Program {
   std::vector<NodeRef> nodes;       // computed ones
   std::vector<NodeRef> parameters;  // to be updated, in this order
+  Rule::Kind rule = Rule::sgd;      // by which they are
   NodeRef loss;                     // one of the nodes; null: no backward pass
   std::unordered_map<const Node*, NodeRef>
       feeds;  // inputs that are computed, or held elsewhere, in this program
 };
 
+// A slot for what the update of a parameter reads beside it and its gradient.
+struct PartSlot {
+  std::int32_t slot = -1;
+  std::int32_t update = -1;  // of which parameter
+  Part part = Part::first;
+};
+
 struct Traced {
   Trace trace;
-  std::vector<NodeRef> leaves;                             // by slot: of the program; null: a constant
+  std::vector<NodeRef> leaves;  // by slot: of the program; null: a constant, or one of the following
+  std::vector<PartSlot> parts;
   std::unordered_map<const Node*, std::int32_t> value_of;  // of the program's nodes and leaves
   std::unordered_map<const Node*, std::int32_t> grad_of;   // where a gradient reached them
 };

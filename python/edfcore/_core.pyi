@@ -253,6 +253,11 @@ def replay(
     order: typing.Any,
     batch_size: int,
     learning_rate: typing.Any,
+    rule: str = "SGD",
+    decay: float = 0.0,
+    beta1: float = 0.0,
+    beta2: float = 0.0,
+    epsilon: float = 0.0,
 ) -> NDArray[typing.Any]: ...
 def reset_peak_memory(device: str) -> None: ...
 def set_device(name: str) -> None: ...

@@ -15,6 +15,7 @@ from edfcore._describe import Attrs, OpFunction
 from edfcore.errors import GraphError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import CodeType
 
     import numpy as np
@@ -355,28 +356,39 @@ def plan(loss: Any = None) -> _core.Plan:
 
 
 def replay(
-    loss: Any, feeds: dict[Input, ArrayLike], *, order: ArrayLike | None = None, batch_size: int = 64
-) -> NDArray[Any]:
-    """Run Forward, Backward(loss) and SGD for every minibatch of an epoch, without coming back to Python.
+    loss: Any, feeds: dict[Input, ArrayLike], *, order: ArrayLike | None = None, batch_size: int = 64,
+    update: Callable[..., None] = SGD, **numbers: float,
+) -> NDArray[Any]:  # fmt: skip
+    """Run Forward, Backward(loss) and an update for every minibatch of an epoch, without coming back to Python.
 
-    `feeds` holds all examples of each input, along the first axis; `order` (n,) says which to take and in which order,
-    all of them as they stand by default; the last minibatch may be smaller. Results are those of the loop
+    `feeds` holds all examples of each input, along the first axis; `order` (n,), integers, says which to take and in
+    which order, all of them as they stand by default; the last minibatch may be smaller. `update` is `SGD`, `Momentum`
+    or `Adam`, and `numbers` are its arguments, by name. Results are those of the loop
 
         for first in range(0, len(order), batch_size):
             rows = order[first : first + batch_size]
             x.value, y.value = X[rows], Y[rows]
-            Forward(); Backward(loss); SGD()
+            Forward(); Backward(loss); update(**numbers)
 
-    bit for bit. Returns the loss of each example (n,), or of each minibatch where the loss is a scalar. Afterwards
-    parameters have their new values; computed nodes have none until the next Forward, and inputs those from before.
+    bit for bit. Returns the loss of each example (n,), or of each minibatch where the loss is a scalar, in the loss's
+    dtype. Afterwards parameters have their new values and `Parameter.optimised`; computed nodes have no values until
+    the next Forward, and inputs those from before. The plan is found again by the next call with such a graph, so that
+    it is cheap to call this for a few minibatches at a time.
 
-    Raises GraphError for nodes or updates written in Python, ShapeError and DTypeError as Forward does, and DataError
-    for a bad label or position: minibatches before it were learnt from, and it and those after it were not. Ctrl-C
-    stops between two minibatches.
+    Raises GraphError for nodes or updates written in Python and for another `update`, TypeError for a number that it
+    does not take, ShapeError and DTypeError as Forward does, and DataError for a bad label or position: minibatches
+    before it were learnt from, and it and those after it were not. Ctrl-C stops between two minibatches.
     """
+    if update not in (SGD, Momentum, Adam):
+        raise GraphError(f"replay: update is {update!r}: it must be edf.SGD, edf.Momentum or edf.Adam.")
+    names, defaults = update.__code__.co_varnames, update.__defaults__ or ()
+    if unknown := numbers.keys() - set(names):
+        raise TypeError(f"replay: {update.__name__} takes no {', '.join(sorted(unknown))}.")
+    numbers = dict(zip(names, defaults, strict=True)) | numbers
     return _core.replay(
-        _face.CompNodes, _face.Parameters, loss, feeds, order, batch_size, _face.learning_rate
-    )
+        _face.CompNodes, _face.Parameters, loss, feeds, order, batch_size, _face.learning_rate, update.__name__,
+        **numbers,
+    )  # fmt: skip
 
 
 if sys.flags.interactive or hasattr(sys, "ps1"):

@@ -1,0 +1,115 @@
+// Rules of updates.
+#include "graph/rule.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "device/memory.h"
+#include "ops/ops.h"
+
+namespace edfcore {
+namespace {
+
+// A small tensor of these numbers.
+Tensor tensor_of(const std::array<double, 3>& numbers, DType dtype, Device device) {
+  Tensor tensor = allocate({dtype, {3}}, device);
+  const std::array<float, 3> narrow{static_cast<float>(numbers[0]), static_cast<float>(numbers[1]),
+                                    static_cast<float>(numbers[2])};
+  const bool wide = dtype == DType::f64;
+  backend(device).upload(tensor.data(), wide ? static_cast<const void*>(numbers.data()) : narrow.data(),
+                         tensor.spec.bytes());
+  return tensor;
+}
+
+Scalars scalars_of(const Rule& rule, std::int64_t step) {
+  if (rule.kind != Rule::adam) return {rule.rate, rule.decay};
+  const auto t = static_cast<double>(step);
+  return {rule.rate / (1.0 - std::pow(rule.beta1, t)), std::sqrt(1.0 - std::pow(rule.beta2, t))};
+}
+
+}  // namespace
+
+const Op& op_of(Rule::Kind kind) {
+  return kind == Rule::adam ? ops::adam : kind == Rule::momentum ? ops::momentum : ops::sgd;
+}
+
+std::span<const Part> parts_of(Rule::Kind kind) {
+  static constexpr Part parts[] = {Part::first, Part::second, Part::numbers};
+  return {parts, kind == Rule::adam ? std::size_t{3} : kind == Rule::momentum ? std::size_t{1} : 0};
+}
+
+void check_grads(std::span<Node* const> parameters, const Op& op) {
+  for (Node* p : parameters) {
+    if (!p->has_grad)
+      fail(ErrorKind::graph, "[", op.name, "] a parameter has no gradient yet: call Backward(loss) first.",
+           made_at(*p));
+    if (p->output.grad && !(p->output.grad->output.spec == p->output.spec))
+      fail(ErrorKind::shape, "[", op.name, "] a parameter of shape ", p->output.spec.shape,
+           " has a gradient of shape ", p->output.grad->output.spec.shape, ".", made_at(*p));
+  }
+}
+
+const Tensor& RuleNumbers::of(const Rule& rule, DType dtype, Device device) {
+  const std::array<double, 3> values{rule.beta1, rule.beta2, rule.epsilon};
+  if (values != values_) made_.clear();
+  values_ = values;
+  for (const Tensor& tensor : made_)
+    if (tensor.spec.dtype == dtype && tensor.device() == device) return tensor;
+  made_.push_back(tensor_of(values, dtype, device));
+  return made_.back();
+}
+
+Updating::Updating(std::span<Node* const> parameters, const Rule& rule, RuleNumbers& numbers)
+    : rule_(rule), numbers_(numbers), scalars_(parameters.size(), {rule.rate, rule.decay}) {
+  if (parts_of(rule.kind).empty()) return;
+  own_.reserve(parameters.size());
+  const std::uint64_t mark = next_mark();
+  for (Node* p : parameters) {
+    Own own{p, own_.size(), {}};
+    if (std::exchange(p->mark, mark) == mark) {
+      const auto stands = [&](const Own& other) { return other.parameter == p; };
+      own.same = static_cast<std::size_t>(std::find_if(own_.begin(), own_.end(), stands) - own_.begin());
+      own_.push_back(std::move(own));
+      continue;
+    }
+    if (p->optimised) own.kept = *p->optimised;
+    const Spec& spec = p->output.spec;
+    for (const Part part : parts_of(rule.kind)) {
+      if (part == Part::numbers) continue;
+      Tensor& moment = part == Part::first ? own.kept.first : own.kept.second;
+      if (moment && moment.spec == spec) continue;
+      moment = allocate(spec, p->device);
+      if (spec.bytes() > 0) backend(p->device).fill(moment.data(), 0, spec.bytes());
+    }
+    own_.push_back(std::move(own));
+  }
+}
+
+std::span<const Scalars> Updating::next() {
+  for (std::size_t i = 0; i < own_.size(); ++i) {
+    const std::int64_t step = ++own_[own_[i].same].kept.steps;
+    const bool as_before = i > 0 && own_[own_[i - 1].same].kept.steps == step;
+    scalars_[i] = as_before ? scalars_[i - 1] : scalars_of(rule_, step);
+  }
+  return scalars_;
+}
+
+void Updating::taken() {
+  for (std::size_t i = 0; i < own_.size(); ++i) {
+    const Own& own = own_[i];
+    if (own.same != i) continue;
+    std::unique_ptr<Optimised>& kept = own.parameter->optimised;
+    if (!kept) kept = std::make_unique<Optimised>();
+    written_ ? static_cast<void>(kept->steps = own.kept.steps) : static_cast<void>(*kept = own.kept);
+  }
+  written_ = true;
+}
+
+const Tensor& Updating::read(std::size_t parameter, Part part) const {
+  const Own& own = own_[own_[parameter].same];
+  if (part == Part::numbers)
+    return numbers_.of(rule_, own.parameter->output.spec.dtype, own.parameter->device);
+  return part == Part::first ? own.kept.first : own.kept.second;
+}
+
+}  // namespace edfcore

@@ -1,0 +1,70 @@
+// Rules of updates: what one keeps beside the parameter, and the numbers of each of its steps.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "graph/node.h"
+
+namespace edfcore {
+
+struct Rule {
+  enum Kind : std::uint8_t { sgd, momentum, adam } kind = sgd;
+  double rate = 0;
+  double decay = 0;                          // of momentum
+  double beta1 = 0, beta2 = 0, epsilon = 0;  // of adam
+};
+inline constexpr std::size_t rule_kinds = 3;
+
+const Op& op_of(Rule::Kind kind);
+
+// What the op of an update reads beside the parameter and its gradient, in that order: moments, and what
+// does not change from step to step.
+enum class Part : std::uint8_t { first, second, numbers };
+std::span<const Part> parts_of(Rule::Kind kind);
+
+// Attrs::scalar and Attrs::scalar2 of an update's op.
+struct Scalars {
+  double first = 0, second = 0;
+};
+
+// Throws a graph or a shape error if a parameter has no gradient yet, or one that is not its own.
+void check_grads(std::span<Node* const> parameters, const Op& op);
+
+// Part::numbers: the three numbers of adam, in a dtype.
+class RuleNumbers {
+ public:
+  const Tensor& of(const Rule& rule, DType dtype, Device device);
+
+ private:
+  std::array<double, 3> values_{};
+  std::vector<Tensor> made_;
+};
+
+// Steps that update these parameters. Moments and counts are written into Node::optimised when a step has
+// been taken, so that one that fails leaves them as they were. A parameter may stand there twice.
+class Updating {
+ public:
+  Updating(std::span<Node* const> parameters, const Rule& rule, RuleNumbers& numbers);
+
+  std::span<const Scalars> next();  // of the step to come, by parameter
+  void taken();                     // it has been
+
+  const Tensor& read(std::size_t parameter, Part part) const;
+
+ private:
+  struct Own {
+    Node* parameter;
+    std::size_t same;  // where it stands first
+    Optimised kept;
+  };
+  Rule rule_;
+  RuleNumbers& numbers_;
+  bool written_ = false;  // the moments are those of the nodes
+  std::vector<Own> own_;  // none for a rule that keeps nothing
+  std::vector<Scalars> scalars_;
+};
+
+}  // namespace edfcore
