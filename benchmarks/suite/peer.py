@@ -163,8 +163,12 @@ class Peer:
         self.threads = threads
 
     def used_threads(self) -> int | None:
-        """How many threads the framework says that it uses, if it says so."""
-        return None
+        """How many threads the framework says that it uses; None where nobody can say."""
+        try:
+            from threadpoolctl import threadpool_info
+        except ImportError:
+            return None
+        return max((int(pool["num_threads"]) for pool in threadpool_info()), default=None)
 
     def versions(self) -> dict[str, str]:
         """Of the packages that are measured."""

@@ -173,6 +173,9 @@ class Jax(Peer):
         self.jax: Any = load("jax")
         self.jax.devices("cpu")
 
+    def used_threads(self) -> None:
+        return None  # its pool is as large as the number of cores that the process may use
+
     def op(self, row: Row, problem: OpProblem) -> Program:
         inputs = [self.jax.numpy.array(x) for x in problem.inputs]
         compiled = self.jax.jit(function(self.jax, row))

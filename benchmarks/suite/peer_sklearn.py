@@ -25,7 +25,8 @@ class SklearnTrainer(ManySteps):
         kind = networks.MLPClassifier if net.loss == "log" else networks.MLPRegressor
         self.model: Any = kind(
             hidden_layer_sizes=net.sizes[1:-1], activation=net.activation, solver=net.optimiser, alpha=0.0,
-            batch_size=net.batch, learning_rate_init=net.rate, momentum=0.0, nesterovs_momentum=False, shuffle=False, random_state=0,
+            batch_size=net.batch, learning_rate_init=net.rate, momentum=0.0, nesterovs_momentum=False,
+            shuffle=False, random_state=0,
         )  # fmt: skip
         self.more = {"classes": np.arange(net.sizes[-1])} if net.loss == "log" else {}
         warnings.simplefilter("ignore")  # of minibatches that are smaller than the batch size

@@ -26,6 +26,11 @@ def share(value: float | None) -> str:
     return "< 1 %" if value < 0.01 else f"{100 * value:.0f} %"
 
 
+def duration(us: float | None) -> str:
+    """Microseconds, or seconds where there are many."""
+    return f"{us / 1e6:.2f} s" if us is not None and us >= 1e6 else number(us)
+
+
 def megabytes(value: int | None) -> str:
     return "" if value is None else f"{value / 1e6:.2f}"
 
@@ -44,7 +49,7 @@ def cells(r: Record) -> list[str]:
     """One line of a table."""
     error = r.get("error")
     return [
-        r["who"], number(r.get("us")), number(r.get("p20")), number(r.get("p80")), number(r.get("gflop_per_s")),
+        r["who"], duration(r.get("us")), duration(r.get("p20")), duration(r.get("p80")), number(r.get("gflop_per_s")),
         number(r.get("gb_per_s")), share(r.get("of_limit")), "" if error is None else f"{error:.0e}",
         megabytes(r.get("memory_bytes")), verdict(r),
     ]  # fmt: skip
@@ -114,8 +119,8 @@ def summary(groups: Sequence[Sequence[Record]]) -> list[str]:
         best = min(right, key=lambda r: float(r["us"]), default=None)
         for r in ours:
             lines.append([
-                f"{r['name']}, {r['shape']}", r["who"], number(r["us"]),
-                f"{number(best['us'])} ({best['who']})" if best else "",
+                f"{r['name']}, {r['shape']}", r["who"], duration(r["us"]),
+                f"{duration(best['us'])} ({best['who']})" if best else "",
                 f"{r['ratio']:.2f}" if "ratio" in r else verdict(r), share(r.get("of_limit")),
             ])  # fmt: skip
     return table(("row", "ours", "us", "best peer, us", "best peer's time / ours", "of limit"), lines)
