@@ -29,8 +29,7 @@ def points(records: list[Record], value: Any) -> Lines:
     """For each peer its points, from the smallest size on."""
     lines: Lines = defaultdict(list)
     for r in records:
-        if r["status"] == "ok" and r["size"]:
-            lines[r["who"]].append((r["size"], value(r)))
+        lines[r["who"]].append((r["size"], value(r)))
     return {who: sorted(found) for who, found in lines.items()}
 
 
@@ -38,6 +37,8 @@ def panels(rows: list[Record]) -> dict[str, dict[str, list[Record]]]:
     """Which figure, and which panel of it, a record belongs to."""
     found: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for r in rows:
+        if r["status"] != "ok":
+            continue
         if r["op"] in ("matmul", "affine"):
             found["matmul"][r["name"]].append(r)
         elif r["op"] in ("softmax", "log_softmax", "loss"):
@@ -63,12 +64,16 @@ def draw(name: str, groups: dict[str, list[Record]], document: Record, path: Pat
 
     across, down = min(3, len(groups)), -(-len(groups) // 3)
     figure = Figure(figsize=(5 * across, 3.5 * down), layout="constrained")
-    axes = figure.subplots(down, across, squeeze=False).flat
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
     label_x, label_y, value = AXES[name]
     everyone = list(dict.fromkeys(r["who"] for records in groups.values() for r in records))
     for panel, (title, records) in zip(axes, groups.items(), strict=False):
         for who, found in points(records, value).items():
-            style = {"marker": "o", "linewidth": 2.5} if who in OURS else {"marker": ".", "linewidth": 1.0}
+            style: dict[str, Any] = {"marker": ".", "linewidth": 1.0}
+            if who in OURS:
+                style = {"marker": "o", "linewidth": 2.5}
+            if name == "matmul":  # shapes of one size need not be alike
+                style["linestyle"] = ""
             panel.plot(*zip(*found, strict=True), label=who, color=f"C{everyone.index(who) % 10}", **style)
         peak = document["limits"]["fma_gflops"]
         if name == "matmul" and peak:
@@ -80,7 +85,7 @@ def draw(name: str, groups: dict[str, list[Record]], document: Record, path: Pat
             panel.set_ylim(bottom=0)
         if panel.get_legend_handles_labels()[0]:
             panel.legend(fontsize="x-small")
-    for panel in list(axes)[len(groups) :]:
+    for panel in axes[len(groups) :]:
         panel.set_visible(False)
     figure.suptitle(f"{document['cpu']['model']}, {document['threads']} threads")
     figure.savefig(path, dpi=120)

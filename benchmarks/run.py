@@ -98,7 +98,7 @@ class Bench:
         self.options, self.clock = options, Clock(options.minutes)
         self.begin = time.monotonic()
         self.workers: dict[str, Worker] = {}
-        self.limits = limits.Limits(options.threads)
+        self.limits = limits.Limits(options.threads, reason="no row of this run needs it")
         self.document: dict[str, Any] = {
             "schema": SCHEMA, "kind": "cpu", "complete": False, "command": command_line(words),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": 0.0, "method": METHOD,
@@ -192,6 +192,10 @@ class Bench:
 
     def run(self) -> int:
         """All of it."""
+        if self.document["load"] > 0.5:
+            print(
+                f"the machine is busy, with a load of {self.document['load']:.1f}: expect noise", flush=True
+            )
         limits.pin(self.options.threads)
         suites = {"train", "ops"} if self.options.suite == "all" else {self.options.suite}
         try:
@@ -219,7 +223,11 @@ class Bench:
         if self.clock.left() <= 0:
             self.document["left_out"].append("overhead")
             return
-        self.add(start_up.imports(self.options.peers, self.options.threads, self.clock))
+        found = start_up.imports(self.options.peers, self.options.threads, self.clock)
+        for r in found:
+            about = self.document["peers"].setdefault(r["who"], {"words": "imported", "versions": {}})
+            about.setdefault("versions", {}).setdefault(r["who"], r.pop("version", "not there"))
+        self.add(found)
         self.document["overhead"] = start_up.engine(self.clock)
         print(start_up.engine_text(self.document["overhead"]), flush=True)
 

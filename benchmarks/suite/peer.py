@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle, islice
 from typing import Any
 
+from peers_timing import load
 from suite.problems import CHECKED, Array, Network, OpProblem, Problem, Unsupported
 from suite.rows import POOL, Row
 
@@ -165,10 +166,10 @@ class Peer:
     def used_threads(self) -> int | None:
         """How many threads the framework says that it uses; None where nobody can say."""
         try:
-            from threadpoolctl import threadpool_info
+            pools = load("threadpoolctl").threadpool_info()
         except ImportError:
             return None
-        return max((int(pool["num_threads"]) for pool in threadpool_info()), default=None)
+        return max((int(pool["num_threads"]) for pool in pools), default=None)
 
     def versions(self) -> dict[str, str]:
         """Of the packages that are measured."""

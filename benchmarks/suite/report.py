@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from suite import start_up
 from suite.peers import OURS
 
 Record = dict[str, Any]
@@ -142,6 +143,8 @@ def markdown(document: dict[str, Any]) -> str:
         each = [[f"{r['name']}, {r['shape']}" if r is records[0] else "", *cells(r)]
                 for records in groups for r in records if r["status"] != "not supported"]  # fmt: skip
         lines += [*table(("row", "who", *HEADS[1:]), each), ""]
+    if "overhead" in document:
+        lines += ["```", start_up.engine_text(document["overhead"]), "```", ""]
     if document["left_out"]:
         lines += ["There was no time for:", "", *(f"- {title}" for title in document["left_out"]), ""]
     return "\n".join(lines)

@@ -16,7 +16,6 @@ from suite.rows import Row
 
 BATCH_SECONDS = 0.01
 PAUSE = 0.003  # threads that spin after a batch of their own go to sleep before the next one's
-LEAST_ROUNDS = 5
 LONGEST_CALL = 300.0
 
 
@@ -112,10 +111,9 @@ def measure(
         calls = max(1, round(BATCH_SECONDS / made["seconds"])) if made["seconds"] > 0 else 1
         ready[worker.name] = worker, min(calls, 100_000), made["per_call"]
     us: dict[str, list[float]] = {name: [] for name in ready}
-    least = min(LEAST_ROUNDS, row.rounds)
     for turn in range(row.rounds):
         spent = clock() - begin
-        if spent > limit or (spent > seconds and turn >= least):
+        if spent > limit or (spent > seconds and turn >= row.least):
             break
         names = list(ready)
         for name in names[turn % len(names) :] + names[: turn % len(names)] if names else []:

@@ -18,7 +18,9 @@ from suite.schedule import Clock, figures, with_ratios
 Record = dict[str, Any]
 MODULES = {"edfcore": "edfcore", "numpy": "numpy", "torch": "torch", "jax": "jax.numpy",
            "sklearn": "sklearn.neural_network"}  # fmt: skip
-TIMED = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+TIMED = (
+    "from time import perf_counter as t; a = t(); import {}; a = t() - a; import {}; print(a, {}.__version__)"
+)
 ROUNDS = 7
 
 
@@ -33,14 +35,15 @@ def imports(peers: Sequence[str], threads: int, clock: Clock) -> list[Record]:
             if turn > 2 and clock.left() <= 0:
                 break
             done = subprocess.run(
-                [sys.executable, "-c", TIMED.format(MODULES[who])],
+                [sys.executable, "-c", TIMED.format(MODULES[who], who, who)],
                 env=environment(threads), capture_output=True, text=True, timeout=120, check=False,
             )  # fmt: skip
             if done.returncode:
                 records[who] |= {"status": "missing", "reason": done.stderr.strip().splitlines()[-1]}
                 del us[who]
             elif turn:
-                us[who].append(float(done.stdout) * 1e6)
+                seconds, records[who]["version"] = done.stdout.split()
+                us[who].append(float(seconds) * 1e6)
     for who, found in us.items():
         records[who] |= {"status": "ok", **figures(row, found, Limits())}
     return with_ratios(list(records.values()))
