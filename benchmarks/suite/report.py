@@ -33,7 +33,7 @@ def duration(us: float | None) -> str:
 
 
 def megabytes(value: int | None) -> str:
-    return "" if value is None else f"{value / 1e6:.2f}"
+    return "" if value is None else f"{value / 1e6:.3g}"
 
 
 def verdict(r: Record) -> str:
