@@ -20,6 +20,11 @@ struct Group {
   std::int32_t blocks_from() const { return blocked ? first : headed ? first + 1 : last; }
 };
 
+inline const Spec& spec_of(const Trace& trace, std::int32_t value) {
+  return trace.values[static_cast<std::size_t>(value)].spec;
+}
+Small<Spec> specs_of(const Trace& trace, const Small<std::int32_t>& values);
+
 inline constexpr std::int64_t block_elements = 4096;
 
 // Where a value lives.
@@ -61,8 +66,9 @@ void drop_unread(Trace& trace);
 // in the data.
 void prune(Trace& trace);
 
-// A sum with what steps made for it alone becomes one step with those, where the steps' op can do both.
-void accumulate(Trace& trace);
+// A sum with what steps made for it alone becomes one step with those, where the steps' op can do both. So
+// does a parameter's descent, if the plan runs from end to end.
+void accumulate(Trace& trace, bool whole = true);
 
 // Does once what several steps would do to the same input, each for itself.
 void share(Trace& trace);

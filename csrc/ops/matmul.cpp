@@ -9,6 +9,7 @@ namespace edfcore {
 
 EDF_KERNEL(matmul)
 EDF_KERNEL(matmul_sum)
+EDF_KERNEL(matmul_sgd)
 EDF_KERNEL(affine)
 
 namespace ops {
@@ -165,7 +166,30 @@ std::int64_t terms_of_sum(std::span<const Spec> in, const Attrs& attrs, DeviceTy
   return std::clamp<std::int64_t>(matmul_sum_depth / std::max<std::int64_t>(depth, 1), 1, 64);
 }
 
-const Accumulation into_sum = {.into = &matmul_sum, .most = terms_of_sum};
+void infer_matmul_sgd(Inference& inf) {
+  Inference product{inf.op, inf.in.subspan(1), inf.attrs, inf.out};
+  infer_matmul(product);
+  if (!(inf.in[0] == inf.out[0]))
+    inf.shape_error("p has shape ", inf.in[0].shape, " and the product has shape ", inf.out[0].shape, ".");
+}
+
+// On a GPU the product is a step of its own within the kernel, and needs room.
+std::int64_t scratch_matmul_sgd(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
+                                DeviceType device) {
+  const std::int64_t own = scratch_matmul(in.subspan(1), out, attrs, device);
+  return device == DeviceType::cpu ? own : own + static_cast<std::int64_t>(out[0].bytes() + 255) / 256 * 256;
+}
+
+std::int64_t flops_matmul_sgd(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs) {
+  return flops_matmul(in.subspan(1, 2), out, attrs) + 2 * out[0].shape.size();
+}
+
+bool descends(std::span<const Spec> in, const Attrs&, DeviceType device) {
+  return device == DeviceType::cpu && in[0].shape.rank() == 2 && in[1].shape.rank() == 2;
+}
+
+const Accumulation into_sum = {
+    .into = &matmul_sum, .most = terms_of_sum, .descent = &matmul_sgd, .descends = descends};
 
 const Sharing of_transposed = {
     .input = 1, .step = &transpose, .worth = transposes, .attrs = [](Attrs& attrs) {
@@ -195,6 +219,15 @@ const Op matmul_sum = {.name = "matmul_sum",
                        .inplace = 0,
                        .flags = op_internal | op_no_grad,
                        .flops = flops_matmul_sum};
+
+const Op matmul_sgd = {.name = "matmul_sgd",
+                       .arity = 3,
+                       .infer = infer_matmul_sgd,
+                       .cpu = EDF_CPU_KERNEL(matmul_sgd_kernel),
+                       .cuda = EDF_CUDA_KERNEL(matmul_sgd_kernel),
+                       .scratch = scratch_matmul_sgd,
+                       .flags = op_internal | op_mutates | op_no_grad,
+                       .flops = flops_matmul_sgd};
 
 const Op affine = {.name = "affine",
                    .arity = 3,

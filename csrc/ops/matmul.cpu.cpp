@@ -17,6 +17,36 @@ void add_bias(const Product<T>& p, const T* bias, std::int64_t i0, std::int64_t 
   }
 }
 
+// Of a column and a row: both are contiguous, transposed or not, and rows are written from end to end.
+template <class T, int Vectors>
+void outer_columns(const Product<T>& p, std::int64_t i0, std::int64_t i1, std::int64_t j) {
+  const std::int64_t width = p.columns - j;
+  Vector<T> right[Vectors];
+  EDF_UNROLL
+  for (int v = 0; v < Vectors; ++v) right[v] = load_first(p.b + j + v * lanes<T>, width - v * lanes<T>);
+  for (std::int64_t i = i0; i < i1; ++i) {
+    const Vector<T> left = broadcast(p.a[i]);
+    T* c = p.c + i * p.columns + j;
+    EDF_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      Vector<T> made = multiply_add(left, right[v], Vector<T>{});
+      if (p.plus)
+        made = load_first(p.plus + i * p.columns + j + v * lanes<T>, width - v * lanes<T>) + p.scale * made;
+      store_first(c + v * lanes<T>, made, width - v * lanes<T>);
+    }
+  }
+}
+
+template <class T>
+void outer_product(const Product<T>& p, std::int64_t i0, std::int64_t i1, std::int64_t j0, std::int64_t j1) {
+  std::int64_t j = j0;
+  for (; j1 - j >= 8 * lanes<T>; j += 8 * lanes<T>) outer_columns<T, 8>(p, i0, i1, j);
+  for (; j < j1; j += lanes<T>) outer_columns<T, 1>(p, i0, i1, j);
+}
+
+constexpr std::int64_t tail_elements = 4096;
+constexpr std::int64_t reread_bytes = 1 << 17;
+
 // What comes after a product, whose elements begin at number `first` of the kernel's output.
 template <class T>
 struct After {
@@ -34,7 +64,7 @@ struct After {
 template <class T>
 void multiply(const Product<T>& p, const After<T>& after) {
   if (p.rows == 0 || p.columns == 0) return;
-  pack(p);
+  if (p.depth > 1) pack(p);
   const std::int64_t panels = p.panels(), strips = p.strips(),
                      tile_work = p.depth * panel_width<T> * tile_rows + 1;
   const std::int64_t group = smaller(panels, ceil_div(chunk_work, smaller(block_strips, strips) * tile_work));
@@ -43,16 +73,29 @@ void multiply(const Product<T>& p, const After<T>& after) {
   const bool counts = after.tail && groups > 1;
   if (counts)
     for (std::int64_t i = 0; i < blocks; ++i) after.left[i] = static_cast<std::int32_t>(groups);
+  // What follows finds whole rows in the first-level cache, if the right operand is small enough to be read
+  // anew for a few of them at a time.
+  const bool few_at_a_time =
+      after.tail && !counts && p.depth * p.columns * static_cast<std::int64_t>(sizeof(T)) <= reread_bytes;
+  const std::int64_t part =
+      few_at_a_time ? smaller(block, ceil_div(tail_elements, tile_rows * p.columns)) : block;
   parallel_ranges(groups * blocks, 1, [&](std::int64_t chunk, std::int64_t) {
     const std::int64_t p0 = chunk % groups * group, p1 = smaller(p0 + group, panels);
-    const std::int64_t s0 = chunk / groups * block, s1 = smaller(s0 + block, strips);
-    const std::int64_t i0 = s0 * tile_rows, i1 = smaller(s1 * tile_rows, p.rows);
-    multiply_block(p, s0, s1, p0, p1);
-    if (after.bias)
-      add_bias(p, after.bias, i0, i1, p0 * panel_width<T>, smaller(p1 * panel_width<T>, p.columns));
-    // Whoever completes whole rows goes on with them.
-    if (after.tail && (!counts || __atomic_sub_fetch(after.left + chunk / groups, 1, __ATOMIC_ACQ_REL) == 0))
-      after.rows_done(p, i0, i1);
+    const std::int64_t begin = chunk / groups * block, end = smaller(begin + block, strips);
+    for (std::int64_t s0 = begin; s0 < end; s0 += part) {
+      const std::int64_t s1 = smaller(s0 + part, end);
+      const std::int64_t i0 = s0 * tile_rows, i1 = smaller(s1 * tile_rows, p.rows);
+      const std::int64_t j0 = p0 * panel_width<T>, j1 = smaller(p1 * panel_width<T>, p.columns);
+      if (p.depth == 1)
+        outer_product(p, i0, i1, j0, j1);
+      else
+        multiply_block(p, s0, s1, p0, p1);
+      if (after.bias) add_bias(p, after.bias, i0, i1, j0, j1);
+      // Whoever completes whole rows goes on with them.
+      if (after.tail &&
+          (!counts || __atomic_sub_fetch(after.left + chunk / groups, 1, __ATOMIC_ACQ_REL) == 0))
+        after.rows_done(p, i0, i1);
+    }
   });
 }
 
@@ -68,7 +111,7 @@ Product<T> product_of_batch(Product<T> p, bool shared_a, bool shared_b, std::int
 
 template <class T>
 void launch_product(const Launch& launch, const View* in, bool trans_a, bool trans_b, const T* bias,
-                    const T* plus) {
+                    const T* plus, T scale = 1) {
   const View &a = in[0], &b = in[1], &c = launch.out[0];
   if (c.size == 0) return;
   Product<T> p = {c.dims[c.rank - 2],
@@ -80,6 +123,7 @@ void launch_product(const Launch& launch, const View* in, bool trans_a, bool tra
                   trans_b,
                   pointer<T>(c),
                   plus,
+                  scale,
                   nullptr,
                   nullptr};
   std::int64_t batch = c.size / (p.rows * p.columns);
@@ -145,8 +189,18 @@ void matmul_sum_kernel(const Launch& launch) {
     const Product<T> each = {c.dims[0], c.dims[1],     first.dims[trans_a ? 0 : 1],
                              nullptr,   nullptr,       trans_a,
                              trans_b,   pointer<T>(c), plus,
-                             nullptr,   nullptr};
+                             T(1),      nullptr,       nullptr};
     add_up(Sum<T>{each, launch.in + 1, (launch.n_in - 1) / 2});
+  });
+}
+
+// After bad data no parameter moves.
+void matmul_sgd_kernel(const Launch& launch) {
+  if (launch.status->code != Status::ok) return;
+  visit_floating(launch.out[0].dtype, [&](auto zero) {
+    using T = decltype(zero);
+    launch_product<T>(launch, launch.in + 1, launch.attrs->trans_a, launch.attrs->trans_b, nullptr,
+                      pointer<const T>(launch.in[0]), -static_cast<T>(launch.attrs->scalar));
   });
 }
 

@@ -294,6 +294,28 @@ void matmul_sum_kernel(const Launch& l) {
   });
 }
 
+void sgd_kernel(const Launch& l);  // update.cu
+
+// The product goes into the room behind its own scratch.
+void matmul_sgd_kernel(const Launch& l) {
+  const View& p = l.out[0];
+  if (p.size == 0) return;
+  const std::int64_t bytes = p.size * dtype_size(p.dtype);
+  View gradient = p;
+  gradient.data = l.scratch;
+  const View ins[] = {p, gradient};
+  Launch own = l, update = l;
+  own.out = &gradient;
+  own.scratch = static_cast<std::byte*>(l.scratch) + (bytes + 255) / 256 * 256;
+  visit_floating(p.dtype, [&](auto t) {
+    using T = decltype(t);
+    product<T>(own, l.in + 1, l.attrs->trans_a, l.attrs->trans_b, nullptr, false);
+  });
+  update.in = ins;
+  update.n_in = 2;
+  sgd_kernel(update);
+}
+
 void affine_kernel(const Launch& l) {
   visit_floating(l.out[0].dtype, [&](auto t) {
     using T = decltype(t);

@@ -35,7 +35,8 @@ struct Product {
   const T *a, *b;
   bool trans_a, trans_b;
   T* c;
-  const T* plus;    // what the product is added to, or null; may be c itself
+  const T* plus;  // what the product is added to, `scale` times, or null; may be c itself
+  T scale;
   T *right, *left;  // room for copies of b in panels and of a in strips of tile_rows
 
   std::int64_t panels() const { return ceil_div(columns, panel_width<T>); }
@@ -74,44 +75,85 @@ Left<T> left_tile(const Product<T>& p, std::int64_t strip, std::int64_t k) {
   return {p.a + i * p.depth + k, p.depth, 1};
 }
 
-// `Masked`: b has no more than `width` columns to read.
-template <class T, int Rows, int Vectors, bool Masked = false>
-void tile(Left<T> a, const T* b, std::int64_t b_step, T* c, const T* plus, std::int64_t c_step,
-          std::int64_t width, std::int64_t depth, bool first) {
-  Vector<T> acc[Rows][Vectors] = {};
-  if (!first)
-    for (int r = 0; r < Rows; ++r)
-      for (int v = 0; v < Vectors; ++v)
-        acc[r][v] = load_first(c + r * c_step + v * lanes<T>, width - v * lanes<T>);
-  for (std::int64_t k = 0; k < depth; ++k, a.data += a.step, b += b_step) {
+// Only where not all columns of a tile are there does it take the vectors' first lanes.
+template <class T, int Rows, int Vectors>
+EDF_HD inline void load_tile(Vector<T> (&acc)[Rows][Vectors], const T* c, std::int64_t c_step,
+                             std::int64_t width) {
+  if (width >= Vectors * lanes<T>) {
+    EDF_UNROLL
+    for (int r = 0; r < Rows; ++r) EDF_UNROLL
+    for (int v = 0; v < Vectors; ++v) acc[r][v] = load(c + r * c_step + v * lanes<T>);
+  } else {
+    EDF_UNROLL
+    for (int r = 0; r < Rows; ++r) EDF_UNROLL
+    for (int v = 0; v < Vectors; ++v)
+      acc[r][v] = load_first(c + r * c_step + v * lanes<T>, width - v * lanes<T>);
+  }
+}
+
+template <class T, int Rows, int Vectors>
+EDF_HD inline void store_tile(const Vector<T> (&acc)[Rows][Vectors], T* c, std::int64_t c_step,
+                              std::int64_t width) {
+  if (width >= Vectors * lanes<T>) {
+    EDF_UNROLL
+    for (int r = 0; r < Rows; ++r) EDF_UNROLL
+    for (int v = 0; v < Vectors; ++v) store(c + r * c_step + v * lanes<T>, acc[r][v]);
+  } else {
+    EDF_UNROLL
+    for (int r = 0; r < Rows; ++r) EDF_UNROLL
+    for (int v = 0; v < Vectors; ++v)
+      store_first(c + r * c_step + v * lanes<T>, acc[r][v], width - v * lanes<T>);
+  }
+}
+
+// The chain of a product goes on from `acc`. `Masked`: b has no more than `width` columns to read.
+template <class T, int Rows, int Vectors, bool Masked>
+EDF_HD inline void add_products(Vector<T> (&acc)[Rows][Vectors], const Left<T>& from, const T* b,
+                                std::int64_t b_step, std::int64_t width, std::int64_t depth) {
+  const T* a = from.data;
+  const std::int64_t row = from.row, step = from.step;
+  for (std::int64_t k = 0; k < depth; ++k, a += step, b += b_step) {
     Vector<T> right[Vectors];
+    EDF_UNROLL
     for (int v = 0; v < Vectors; ++v)
       right[v] = Masked ? load_first(b + v * lanes<T>, width - v * lanes<T>) : load(b + v * lanes<T>);
+    EDF_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      const Vector<T> left = broadcast(a.data[r * a.row]);
+      const Vector<T> left = broadcast(a[r * row]);
+      EDF_UNROLL
       for (int v = 0; v < Vectors; ++v) acc[r][v] = multiply_add(left, right[v], acc[r][v]);
     }
   }
-  if (plus)
-    for (int r = 0; r < Rows; ++r)
-      for (int v = 0; v < Vectors; ++v)
-        acc[r][v] += load_first(plus + r * c_step + v * lanes<T>, width - v * lanes<T>);
-  for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < Vectors; ++v)
-      store_first(c + r * c_step + v * lanes<T>, acc[r][v], width - v * lanes<T>);
+}
+
+template <class T, int Rows, int Vectors, bool Masked = false>
+void tile(const Left<T>& a, const T* b, std::int64_t b_step, T* c, const T* plus, T scale,
+          std::int64_t c_step, std::int64_t width, std::int64_t depth, bool first) {
+  Vector<T> acc[Rows][Vectors] = {};
+  if (!first) load_tile<T, Rows, Vectors>(acc, c, c_step, width);
+  add_products<T, Rows, Vectors, Masked>(acc, a, b, b_step, width, depth);
+  if (plus) {
+    Vector<T> more[Rows][Vectors];
+    load_tile<T, Rows, Vectors>(more, plus, c_step, width);
+    EDF_UNROLL
+    for (int r = 0; r < Rows; ++r) EDF_UNROLL
+    for (int v = 0; v < Vectors; ++v) acc[r][v] = more[r][v] + scale * acc[r][v];
+  }
+  store_tile<T, Rows, Vectors>(acc, c, c_step, width);
 }
 
 // The tile of the right number of rows and vectors, both constants to the compiler.
 template <class T, int Rows = tile_rows>
-void tile_of(std::int64_t rows, Left<T> a, const T* b, std::int64_t b_step, T* c, const T* plus,
-             std::int64_t c_step, std::int64_t width, std::int64_t depth, bool first) {
+void tile_of(std::int64_t rows, const Left<T>& a, const T* b, std::int64_t b_step, T* c, const T* plus,
+             T scale, std::int64_t c_step, std::int64_t width, std::int64_t depth, bool first) {
   if constexpr (Rows > 1) {
-    if (rows < Rows) return tile_of<T, Rows - 1>(rows, a, b, b_step, c, plus, c_step, width, depth, first);
+    if (rows < Rows)
+      return tile_of<T, Rows - 1>(rows, a, b, b_step, c, plus, scale, c_step, width, depth, first);
   }
   if (width > lanes<T>)
-    tile<T, Rows, tile_vectors>(a, b, b_step, c, plus, c_step, width, depth, first);
+    tile<T, Rows, tile_vectors>(a, b, b_step, c, plus, scale, c_step, width, depth, first);
   else
-    tile<T, Rows, 1>(a, b, b_step, c, plus, c_step, width, depth, first);
+    tile<T, Rows, 1>(a, b, b_step, c, plus, scale, c_step, width, depth, first);
 }
 
 // Few rows leave most registers free, and one multiply-add waits for another: columns of several panels then
@@ -125,9 +167,9 @@ void few_rows(const Product<T>& p, std::int64_t k, std::int64_t j, std::int64_t 
   const Left<T> a = left_tile(p, 0, k);
   const T* plus = p.plus ? p.plus + j : nullptr;
   if (p.rows == 1)
-    tile<T, 1, Vectors, Masked>(a, b, p.columns, p.c + j, plus, p.columns, width, depth, k == 0);
+    tile<T, 1, Vectors, Masked>(a, b, p.columns, p.c + j, plus, p.scale, p.columns, width, depth, k == 0);
   else
-    tile<T, 2, Vectors, Masked>(a, b, p.columns, p.c + j, plus, p.columns, width, depth, k == 0);
+    tile<T, 2, Vectors, Masked>(a, b, p.columns, p.c + j, plus, p.scale, p.columns, width, depth, k == 0);
 }
 
 // Columns of the right operand side by side, padded with zeros to whole vectors.
@@ -165,11 +207,17 @@ void pack_right(const Product<T>& p, std::int64_t panel) {
 template <class T>
 void pack_left(const Product<T>& p, std::int64_t strip) {
   const std::int64_t height = p.height(strip), first = strip * tile_rows;
-  const std::int64_t row = p.trans_a ? 1 : p.depth, step = p.trans_a ? p.rows : 1;
-  const T* from = p.a + first * row;
+  const std::int64_t step = p.trans_a ? p.rows : 1;
+  const T* from = p.a + first * (p.trans_a ? 1 : p.depth);
   T* to = p.left_strip(strip);
+  if (p.trans_a) {
+    for (std::int64_t k = 0; k < p.depth; ++k)
+      for (std::int64_t r = 0; r < height; r += lanes<T>)
+        store_first(to + k * tile_rows + r, load_first(from + k * step + r, height - r), height - r);
+    return;
+  }
   for (std::int64_t k = 0; k < p.depth; ++k)
-    for (std::int64_t r = 0; r < height; ++r) to[k * tile_rows + r] = from[r * row + k * step];
+    for (std::int64_t r = 0; r < height; ++r) to[k * tile_rows + r] = from[r * p.depth + k];
 }
 
 template <class T>
@@ -212,8 +260,8 @@ void multiply_block(const Product<T>& p, std::int64_t s0, std::int64_t s1, std::
       const T* b = packed ? p.right_panel(panel) + k * b_step : p.b + k * b_step + j;
       for (std::int64_t s = s0; s < s1; ++s)
         tile_of<T>(p.height(s), left_tile(p, s, k), b, b_step, p.c + s * tile_rows * p.columns + j,
-                   p.plus ? p.plus + s * tile_rows * p.columns + j : nullptr, p.columns, p.width(panel),
-                   depth, k == 0);
+                   p.plus ? p.plus + s * tile_rows * p.columns + j : nullptr, p.scale, p.columns,
+                   p.width(panel), depth, k == 0);
     }
   }
 }

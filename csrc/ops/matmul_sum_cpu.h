@@ -24,29 +24,16 @@ struct Sum {
 template <class T, int Rows, int Vectors>
 void sum_tile(const Sum<T>& sum, const T* b, std::int64_t i, std::int64_t j, std::int64_t width) {
   const std::int64_t columns = sum.p.columns, depth = sum.p.depth;
-  const T* plus = sum.p.plus + i * columns + j;
   Vector<T> total[Rows][Vectors];
-  for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < Vectors; ++v)
-      total[r][v] = load_first(plus + r * columns + v * lanes<T>, width - v * lanes<T>);
-  for (std::int64_t term = 0; term < sum.count; ++term) {
-    Left<T> a = sum.left(term, i);
+  load_tile<T, Rows, Vectors>(total, sum.p.plus + i * columns + j, columns, width);
+  for (std::int64_t term = 0; term < sum.count; ++term, b += depth * panel_width<T>) {
     Vector<T> acc[Rows][Vectors] = {};
-    for (std::int64_t k = 0; k < depth; ++k, a.data += a.step, b += panel_width<T>) {
-      Vector<T> right[Vectors];
-      for (int v = 0; v < Vectors; ++v) right[v] = load(b + v * lanes<T>);
-      for (int r = 0; r < Rows; ++r) {
-        const Vector<T> left = broadcast(a.data[r * a.row]);
-        for (int v = 0; v < Vectors; ++v) acc[r][v] = multiply_add(left, right[v], acc[r][v]);
-      }
-    }
-    for (int r = 0; r < Rows; ++r)
-      for (int v = 0; v < Vectors; ++v) total[r][v] = acc[r][v] + total[r][v];
+    add_products<T, Rows, Vectors, false>(acc, sum.left(term, i), b, panel_width<T>, width, depth);
+    EDF_UNROLL
+    for (int r = 0; r < Rows; ++r) EDF_UNROLL
+    for (int v = 0; v < Vectors; ++v) total[r][v] = acc[r][v] + total[r][v];
   }
-  T* c = sum.p.c + i * columns + j;
-  for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < Vectors; ++v)
-      store_first(c + r * columns + v * lanes<T>, total[r][v], width - v * lanes<T>);
+  store_tile<T, Rows, Vectors>(total, sum.p.c + i * columns + j, columns, width);
 }
 
 template <class T, int Rows = sum_rows>

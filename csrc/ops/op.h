@@ -83,9 +83,14 @@ struct Sharing {
 // "The sum of what steps of this op make and of something else is one step": `into` takes that first, and
 // then each step's inputs, of no more steps than `most` says; 0: none. They have the same dtypes, shapes and
 // attrs.
+//
+// "So is a parameter's descent along what this op makes": `descent` takes the parameter, and then this op's
+// inputs.
 struct Accumulation {
   const Op* into = nullptr;
   std::int64_t (*most)(std::span<const Spec> in, const Attrs&, DeviceType) = nullptr;
+  const Op* descent = nullptr;
+  bool (*descends)(std::span<const Spec> in, const Attrs&, DeviceType) = nullptr;
 };
 
 enum OpFlags : std::uint32_t {
@@ -95,9 +100,10 @@ enum OpFlags : std::uint32_t {
   op_view = 1u << 3,           // the output is input 0's memory under another shape
   op_mutates = 1u << 4,        // the output is input 0, updated in place
   op_takes_numbers = 1u << 6,  // a bare number among the inputs takes the dtype of the others
-  op_checks = 1u << 7,    // the kernel looks for errors in the data, and runs though nobody reads its output
-  op_sums = 1u << 8,      // the output is the sum of the two inputs
-  op_finishes = 1u << 9,  // the CPU kernel calls Launch::tail as parts of its output are complete
+  op_checks = 1u << 7,     // the kernel looks for errors in the data, and runs though nobody reads its output
+  op_sums = 1u << 8,       // the output is the sum of the two inputs
+  op_descends = 1u << 10,  // moves a parameter, input 0, along its gradient, input 1
+  op_finishes = 1u << 9,   // the CPU kernel calls Launch::tail as parts of its output are complete
   op_producer = 1u << 5,  // some op fuses with it, so a node keeps its inputs even when no gradient is wanted
 };
 

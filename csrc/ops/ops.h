@@ -30,6 +30,7 @@
   X(broadcast_to)                   /* (x; ints = shape) */                                               \
   X(matmul)                         /* (a, b; trans_a, trans_b): 2-D, or batches of such */                \
   X(matmul_sum)                     /* (c, a, b, ...; trans_a, trans_b): internal; c + a b + ... */         \
+  X(matmul_sgd)                     /* (p, a, b; trans_a, trans_b, scalar): internal; p -= scalar * (a b), in place */ \
   X(affine)                         /* (x, W, b): x W + b; x is (B, I), W (I, O), b (O,) */                \
   X(reshape)                        /* (x; ints = shape, one -1 allowed) */                                \
   X(transpose)                      /* (x; ints = permutation; none given: reversed) */                    \

@@ -12,6 +12,15 @@
 
 #include "ops/kernel_cpu.h"
 
+// Before a loop over registers: an array that is indexed by anything but constants lives in memory.
+#if defined(__clang__)
+#define EDF_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define EDF_UNROLL _Pragma("GCC unroll 32")
+#else
+#define EDF_UNROLL
+#endif
+
 namespace edfcore::EDF_ISA {
 
 #if defined(__AVX512F__)
