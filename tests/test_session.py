@@ -242,6 +242,39 @@ def test_a_bad_label_is_found_when_the_step_is_run_and_changes_nothing(fresh: No
     assert not np.array_equal(edf.Parameters[0].value, before[0])
 
 
+@pytest.mark.parametrize("call", ["steps", "replay"])
+def test_a_data_error_names_the_line_of_the_graph_that_runs(fresh: None, call: str) -> None:
+    """Not that of the graph which its plan was made of."""
+    X, Y = examples(6)
+
+    def run(build: Callable[[Any, Any], Any], labels: Any) -> Any:
+        edf.clear_compgraph()
+        x, y = edf.Input(X), edf.Input(labels)
+        loss = build(edf.Softmax(edf.Affine(edf.AffineParams(37, 5), x)), y)
+        if call == "steps":
+            step(loss)
+            assert np.isfinite(loss.value).all()
+        else:
+            edf.replay(loss, {x: X, y: labels}, batch_size=6)
+        return loss
+
+    def first(p: Any, y: Any) -> Any:
+        return edf.LogLoss(p, y)
+
+    def second(p: Any, y: Any) -> Any:
+        return edf.LogLoss(p, y)
+
+    for _ in range(4):
+        first_loss = run(first, Y)
+    made = compiled()
+    with pytest.raises(edf.DataError) as caught:
+        run(second, [0, 1, 2, 9, 0, 1])
+    if edf.get_device() == "cpu":  # a GPU finds it out when nobody knows any more which node it was
+        assert f"Node made at {edf.CompNodes[-1].made_at}." in str(caught.value)
+    assert edf.CompNodes[-1].made_at != first_loss.made_at
+    assert compiled() == made
+
+
 def test_a_shape_that_does_not_fit_is_found_at_forward(fresh: None) -> None:
     x, _, loss = trained(4)
     x.value = np.zeros((6, 36))

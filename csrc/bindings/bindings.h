@@ -101,6 +101,7 @@ bool same_memory(py::handle object, const Tensor& host);
 
 // sites.cpp
 void capture_site(Node& node);  // the innermost Python frame outside this package
+void release_sites();           // of the nodes that were freed without the GIL
 void init_sites(py::module_& m);
 
 // The C++ object behind an instance of one of this module's classes, without the search that a cast makes.
@@ -146,11 +147,11 @@ Node* own_node(
     py::handle item);  // behind a list item that the engine may run itself; null where Python has the say
 bool engine_updates(py::handle parameter);  // neither the object nor its class has an SGD of its own
 double as_rate(const py::object& learning_rate);
-Rule as_rule(const std::string& name, const py::object& learning_rate, double decay, double beta1,
-             double beta2, double epsilon);
 py::list list_of(const py::object& items);  // a copy
 
 // eager.cpp, errors.cpp, engine.cpp, plans.cpp
+Rule as_rule(const std::string& name, const py::object& learning_rate, double decay, double beta1,
+             double beta2, double epsilon);
 void init_plans(py::module_& m);
 void init_edf(py::module_& m);
 void init_eager(py::module_& m);

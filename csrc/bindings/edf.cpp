@@ -250,7 +250,10 @@ static std::atomic<std::thread::id> whose_turn;
 static std::atomic<int> wishes{0};
 
 Turn::Wish::Wish() { ++wishes; }
-Turn::Wish::~Wish() { --wishes; }
+Turn::Wish::~Wish() {
+  --wishes;
+  release_sites();  // the GIL is back
+}
 bool Turn::wanted() { return wishes.load() > 0; }
 
 Turn::Turn() {
@@ -340,12 +343,6 @@ double as_rate(const py::object& learning_rate) {
          ": it must be a number.");
   }
   return rate;
-}
-
-Rule as_rule(const std::string& name, const py::object& learning_rate, double decay, double beta1,
-             double beta2, double epsilon) {
-  const Rule::Kind kind = name == "Adam" ? Rule::adam : name == "Momentum" ? Rule::momentum : Rule::sgd;
-  return {kind, as_rate(learning_rate), decay, beta1, beta2, epsilon};
 }
 
 py::list list_of(const py::object& items) {

@@ -47,9 +47,9 @@ Plan plan_of(const py::object& comp_nodes, const py::object& parameters, const p
   const Program program = program_of(comp_nodes, parameters, loss, "plan");
   const Turn turn;
   session().finish();
-  Traced traced = trace_program(program);
-  for (const NodeRef& node : program.nodes)  // without a loss, everything is looked at
-    if (!program.loss || node == program.loss) traced.trace.keep(traced.value_of.at(node.get()));
+  Traced traced = trace_program(program, true);
+  for (std::size_t i = 0; i < program.nodes.size(); ++i)  // without a loss, everything is looked at
+    if (!program.loss || program.nodes[i] == program.loss) traced.trace.keep(traced.values[i]);
   return compile(std::move(traced.trace));
 }
 
@@ -144,6 +144,12 @@ py::array replay(const py::object& comp_nodes, const py::object& parameters, con
 }
 
 }  // namespace
+
+Rule as_rule(const std::string& name, const py::object& learning_rate, double decay, double beta1,
+             double beta2, double epsilon) {
+  const Rule::Kind kind = name == "Adam" ? Rule::adam : name == "Momentum" ? Rule::momentum : Rule::sgd;
+  return {kind, as_rate(learning_rate), decay, beta1, beta2, epsilon};
+}
 
 void init_plans(py::module_& m) {
   py::class_<Plan>(m, "Plan", "What a training step runs: steps, groups and memory. Made by `edfcore.plan`.")

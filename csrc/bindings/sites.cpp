@@ -25,10 +25,18 @@ std::int32_t position_of(PyFrameObject* frame) { return PyFrame_GetLineNumber(fr
 int line_of(const Site& site) { return site.position; }
 #endif
 
+// Code objects of nodes that this thread has freed without the GIL: to take it for each of them would take
+// longer than all the rest.
+std::vector<PyObject*>& freed() {
+  thread_local std::vector<PyObject*> codes;
+  return codes;
+}
+
 void release_site(const Site& site) {
   if (!Py_IsInitialized()) return;
-  py::gil_scoped_acquire gil;
-  Py_DECREF(static_cast<PyObject*>(site.code));
+  auto* const code = static_cast<PyObject*>(site.code);
+  if (PyGILState_Check()) return Py_DECREF(code);
+  freed().push_back(code);
 }
 
 #ifdef _WIN32
@@ -47,6 +55,15 @@ std::string describe_site(const Site& site) {
 }
 
 }  // namespace
+
+void release_sites() {
+  std::vector<PyObject*>& codes = freed();
+  while (!codes.empty()) {
+    PyObject* const code = codes.back();
+    codes.pop_back();
+    Py_DECREF(code);
+  }
+}
 
 void capture_site(Node& node) {
   PyFrameObject* frame = PyEval_GetFrame();

@@ -24,7 +24,7 @@ void Shape::push_back(std::int64_t dim) {
   dims_[rank_++] = dim;
 }
 
-std::int64_t Shape::size() const {
+std::int64_t Shape::checked_size() const {
   std::int64_t product = 1;
   for (std::int64_t dim : *this)
     if (dim == 0) return 0;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <span>
@@ -62,7 +63,10 @@ class Small {
     heap_ = std::move(other.heap_);
     size_ = std::exchange(other.size_, 0);
     capacity_ = std::exchange(other.capacity_, N);
-    if (!heap_)
+    if (heap_) return;
+    if constexpr (sizeof inline_ <= 64)  // all of it, without a call
+      std::memcpy(inline_, other.inline_, sizeof inline_);
+    else
       std::uninitialized_copy_n(std::launder(reinterpret_cast<const T*>(other.inline_)), size_, data());
   }
 

@@ -61,34 +61,32 @@ std::unique_ptr<Compiled> compile(const Listing& listing, Plans& plans, const Ta
   Traced traced = trace_program(program);
   Trace& trace = traced.trace;
 
-  const auto spec_of = [&](const NodeRef& node) -> const Spec& {
-    return trace.values[static_cast<std::size_t>(traced.value_of.at(node.get()))].spec;
+  const auto spec_of = [&](std::int32_t value) -> const Spec& {
+    return trace.values[static_cast<std::size_t>(value)].spec;
   };
   if (plans.specs.empty())
-    for (const NodeRef& node : listing.nodes) plans.specs.push_back(spec_of(node));
+    for (const std::int32_t value : traced.values) plans.specs.push_back(spec_of(value));
 
   std::vector<Kept> values, grads;
-  const auto keep_grad = [&](const Node& node, std::size_t i, bool leaf) {
-    const auto position = static_cast<std::int32_t>(i);
-    const auto found = traced.grad_of.find(&node);
-    if (found == traced.grad_of.end()) return grads.push_back({position, -1, {}, leaf});
-    const Spec spec = trace.values[static_cast<std::size_t>(found->second)].spec;
-    const std::int32_t parameter = leaf ? traced.value_of.at(&node) : -1;
-    grads.push_back({position, trace.keep_grad(found->second, parameter), spec, leaf});
+  const auto keep_grad = [&](std::int32_t position, std::int32_t grad, bool leaf, std::int32_t parameter) {
+    if (grad < 0) return grads.push_back({position, -1, {}, leaf});
+    const Spec spec = spec_of(grad);
+    grads.push_back({position, trace.keep_grad(grad, parameter), spec, leaf});
   };
   for (std::size_t i = 0; i < plans.nodes.size(); ++i) {
     if (!(plans.nodes[i] & looked_at_value)) continue;
-    const std::int32_t slot = trace.keep(traced.value_of.at(listing.nodes[i].get()));
+    const std::int32_t slot = trace.keep(traced.values[i]);
     values.push_back({static_cast<std::int32_t>(i), slot, plans.specs[i], false});
   }
   if (target.loss >= 0) {
     for (std::size_t i = 0; i < plans.nodes.size(); ++i)
-      if (plans.nodes[i] & looked_at_grad) keep_grad(*listing.nodes[i], i, false);
+      if (plans.nodes[i] & looked_at_grad)
+        keep_grad(static_cast<std::int32_t>(i), traced.grads[i], false, -1);
     // Between Backward and the update anything may be done with them; and who looks at one may look at any.
     const bool any = !whole || std::any_of(plans.leaves.begin(), plans.leaves.end(),
                                            [](std::uint8_t looks) { return looks & looked_at_grad; });
-    for (const std::int32_t p : target.parameters)
-      if (any) keep_grad(*listing.leaves[static_cast<std::size_t>(p)], static_cast<std::size_t>(p), true);
+    for (std::size_t i = 0; any && i < target.parameters.size(); ++i)
+      keep_grad(target.parameters[i], traced.parameter_grads[i], true, traced.parameter_values[i]);
   }
 
   auto made = std::make_unique<Compiled>(compile(std::move(trace), {.whole = whole}));

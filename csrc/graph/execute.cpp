@@ -48,6 +48,10 @@ Tensor& shared_arena(Device device) {
   return (*arenas)[{device.type, device.index}];
 }
 
+std::string place_of(const TraceStep& step, std::span<const NodeRef> nodes) {
+  return step.node < 0 ? "" : made_at(*nodes[static_cast<std::size_t>(step.node)]);
+}
+
 constexpr double to_begin = 1e3;  // a group, in operations and bytes
 
 }  // namespace
@@ -61,6 +65,11 @@ Runner::Runner(Plan plan)
       at_slot_(plan_.trace.slots.size()) {
   const Trace& trace = plan_.trace;
   const bool on_cpu = trace.device.type == DeviceType::cpu;
+  std::size_t views = 0;
+  for (const TraceStep& step : trace.steps) views += step.in.size() + step.out.size();
+  views_.reserve(views);
+  value_of_view_.reserve(views);
+  steps_.reserve(trace.steps.size());
   for (const TraceStep& step : trace.steps) {
     for (const Small<std::int32_t>* values : {&step.in, &step.out}) {
       for (const std::int32_t v : *values) {
@@ -73,7 +82,7 @@ Runner::Runner(Plan plan)
       }
     }
   }
-  std::size_t view = 0;  // only now do views stay where they are
+  std::size_t view = 0;
   for (std::size_t s = 0; s < trace.steps.size(); ++s) {
     const TraceStep& step = trace.steps[s];
     const Kernel kernel = on_cpu ? cpu_kernel(step.op->cpu) : step.op->cuda;
@@ -108,7 +117,8 @@ void Runner::settle_groups() {
       phase_end_[static_cast<std::size_t>(step.phase)] = g + 1;
       updated |= (step.op->flags & op_mutates) != 0;
     }
-    const double own = plan_.work(group) + to_begin;
+    double own = to_begin;
+    for (std::int32_t s = group.first; s < group.last; ++s) own += about(static_cast<std::size_t>(s));
     work_ += own;
     if (updated) continue;
     if (work > poll_after) {
@@ -119,6 +129,21 @@ void Runner::settle_groups() {
   }
   phase_end_[1] = std::max(phase_end_[0], phase_end_[1]);
   phase_end_[2] = plan_.groups.size();
+}
+
+// About how much a step does, in operations and bytes.
+double Runner::about(std::size_t s) const {
+  const TraceStep& step = plan_.trace.steps[s];
+  const Launch& launch = steps_[s].launch;
+  std::int64_t sum = 0;
+  for (const std::span<const View> views : {std::span(launch.in, static_cast<std::size_t>(launch.n_in)),
+                                            std::span(launch.out, static_cast<std::size_t>(launch.n_out))})
+    for (const View& view : views) sum += view.size * (1 + dtype_size(view.dtype));
+  if (!step.op->flops) return static_cast<double>(sum);
+  Small<Spec> in, out;
+  for (const std::int32_t v : step.in) in.push_back(plan_.trace.values[static_cast<std::size_t>(v)].spec);
+  for (const std::int32_t v : step.out) out.push_back(plan_.trace.values[static_cast<std::size_t>(v)].spec);
+  return static_cast<double>(sum + step.op->flops(in, out, step.attrs));
 }
 
 void Runner::rebind(std::int32_t slot, void* data) {
@@ -147,7 +172,8 @@ void Runner::move_to(void* arena) {
     if (plan_.scratch[s] >= 0) steps_[s].launch.scratch = base + plan_.scratch[s];
 }
 
-void Runner::run(std::span<const Scalars> updates, Phase first, Phase last, Poll poll) {
+void Runner::run(std::span<const NodeRef> nodes, std::span<const Scalars> updates, Phase first, Phase last,
+                 Poll poll) {
   Tensor& arena = shared_arena(plan_.trace.device);
   if (!arena || arena.buffer->bytes < static_cast<std::size_t>(plan_.arena_bytes)) {
     arena = {};
@@ -180,28 +206,28 @@ void Runner::run(std::span<const Scalars> updates, Phase first, Phase last, Poll
       poll();
       ++next_poll;
     }
-    run_group(group);
+    run_group(group, nodes);
     if (!on_cpu || status->code == Status::ok) continue;
     const Status met = device_->take_status();
     const TraceStep& traced = plan_.trace.steps[static_cast<std::size_t>(group.first)];
-    fail(ErrorKind::data, status_text(*traced.written, met), traced.place);
+    fail(ErrorKind::data, status_text(*traced.written, met), place_of(traced, nodes));
   }
 }
 
-void Runner::run_group(const Group& group) {
+void Runner::run_group(const Group& group, std::span<const NodeRef> nodes) {
   const auto s = static_cast<std::size_t>(group.first);
   if (group.blocked)
     run_blocked(group);
   else if (!steps_[s].kernel)
     return;
   else if (watch().on)
-    run_watched(s);
+    run_watched(s, nodes);
   else if (!group.headed)
     steps_[s].kernel(steps_[s].launch);
   if (group.headed) watch().on ? run_blocked(group) : run_headed(group);
 }
 
-void Runner::run_watched(std::size_t s) {
+void Runner::run_watched(std::size_t s, std::span<const NodeRef> nodes) {
   const TraceStep& traced = plan_.trace.steps[s];
   const Launch& launch = steps_[s].launch;
   const Watched watched(*traced.written, "plan", plan_.trace.device);
@@ -210,7 +236,7 @@ void Runner::run_watched(std::size_t s) {
     watched.ended({launch.in, static_cast<std::size_t>(launch.n_in)},
                   {launch.out, static_cast<std::size_t>(launch.n_out)});
   } catch (const Error& error) {
-    throw Error(error.kind(), error.what() + traced.place);
+    throw Error(error.kind(), error.what() + place_of(traced, nodes));
   }
 }
 

@@ -30,9 +30,10 @@ class Runner {
   // Runs the steps of these phases. What an earlier phase left for a later one stays until another plan runs
   // on this device. On the CPU, throws the data error that a step met, with the place where its node was
   // made; updates that come after it have left the parameters alone.
-  // `updates`: the scalars of each parameter's update, where the plan runs to its end.
-  void run(std::span<const Scalars> updates, Phase first = Phase::forward, Phase last = Phase::update,
-           Poll poll = nullptr);
+  // `nodes` are those of the program that runs, which need not be the one that the plan was made of;
+  // `updates` the scalars of each parameter's update, where the plan runs to its end.
+  void run(std::span<const NodeRef> nodes, std::span<const Scalars> updates, Phase first = Phase::forward,
+           Phase last = Phase::update, Poll poll = nullptr);
 
   const Plan& plan() const { return plan_; }
   double work() const {
@@ -49,11 +50,12 @@ class Runner {
   void rebind(std::int32_t slot, void* data);
   void move_to(void* arena);
   void settle_groups();
-  void run_group(const Group& group);
+  double about(std::size_t s) const;
+  void run_group(const Group& group, std::span<const NodeRef> nodes);
   void run_blocked(const Group& group);
   void run_headed(const Group& group);
   struct Stretch;
-  void run_watched(std::size_t s);
+  void run_watched(std::size_t s, std::span<const NodeRef> nodes);
 
   Plan plan_;
   Backend* device_;

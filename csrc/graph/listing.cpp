@@ -46,7 +46,7 @@ std::uint64_t hash_of(std::span<const std::uint64_t> words, std::uint64_t begin)
 }
 
 bool list_nodes(std::span<Node* const> nodes, Listing& listing) {
-  listing.nodes.clear();
+  let_go(listing.nodes);
   listing.leaves.clear();
   Words& words = listing.structure;
   words.clear();

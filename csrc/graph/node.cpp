@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "core/small.h"
 #include "device/memory.h"
 
 namespace edfcore {
@@ -28,8 +29,10 @@ struct SpareNodes {
 };
 thread_local SpareNodes spare_nodes;
 
+using Pending = Small<Node*, 16>;
+
 // Moves the node's references into `pending`, so that its destructor releases nothing.
-void unlink(Node& node, std::vector<Node*>& pending) {
+void unlink(Node& node, Pending& pending) {
   for (Edge& edge : node.inputs)
     if (Node* input = edge.node.detach()) pending.push_back(input);
   for (Deferred& deferred : node.deferred) {
@@ -75,12 +78,12 @@ void retain(Node* node) { node->refs.fetch_add(1, std::memory_order_relaxed); }
 
 void release(Node* node) {
   if (node->refs.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-  std::vector<Node*> pending;
+  Pending pending;
   unlink(*node, pending);
   destroy(node);
   while (!pending.empty()) {
-    Node* next = pending.back();
-    pending.pop_back();
+    Node* next = pending[pending.size() - 1];
+    pending.resize(pending.size() - 1);
     if (next->refs.fetch_sub(1, std::memory_order_acq_rel) != 1) continue;
     unlink(*next, pending);
     destroy(next);
@@ -170,6 +173,10 @@ void forget_history(Node& node) {
   node.inputs.clear();
   node.op = nullptr;
   node.role = Role::constant;
+}
+
+void let_go(std::vector<NodeRef>& nodes) {
+  while (!nodes.empty()) nodes.pop_back();
 }
 
 std::string made_at(const Node& node) {

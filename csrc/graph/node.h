@@ -115,6 +115,7 @@ struct Node {
   std::uint64_t mark = 0;      // the last walk that visited it
   std::uint64_t plans = 0;     // the plans that its list belongs to (graph/session.h)
   std::int32_t position = -1;  // its place in the list
+  std::int32_t traced = -1;    // its copy in the trace whose mark this is
   Device device;
   const Op* op = nullptr;
   const Op* ran = nullptr;  // what the last run used: `op`, or what it fuses into
@@ -150,6 +151,9 @@ NodeRef make_number(std::int64_t number, Device device);
 // Nobody will walk back through this node: it becomes a constant. One that others fuse with keeps the values
 // it was computed from, but not where those came from.
 void forget_history(Node& node);
+
+// Lets go of nodes, the last one first: then what reads a node goes before it, and memory is walked once.
+void let_go(std::vector<NodeRef>& nodes);
 
 // " Node made at train.py:14.", or nothing when no site is known.
 std::string made_at(const Node& node);

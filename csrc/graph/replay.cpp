@@ -79,7 +79,9 @@ std::shared_ptr<Batches> compiled_for(const Replay& replay, const Listing& listi
     program.feeds[feed.input.get()] = make_node(ops::gather_rows, {{examples, 0}, {rows, 0}}, {});
   }
   Traced traced = trace_program(program);
-  const std::int32_t loss_value = traced.value_of.at(replay.loss.get());
+  const auto position =
+      std::find(replay.nodes.begin(), replay.nodes.end(), replay.loss) - replay.nodes.begin();
+  const std::int32_t loss_value = traced.values[static_cast<std::size_t>(position)];
   const std::int32_t loss = traced.trace.keep(loss_value);
   const Spec losses = traced.trace.values[static_cast<std::size_t>(loss_value)].spec;
   // What is watched runs one by one, and finds its inputs as they were.
@@ -185,7 +187,7 @@ Tensor ReplayCache::run_all(const Replay& replay, const Listing& listing, bool l
     runner.bind(batches->rows, static_cast<std::int64_t*>(replay.rows.data()) + begin);
     runner.bind(batches->loss, static_cast<std::byte*>(losses.data()) + filled);
     try {
-      runner.run(updating.next());
+      runner.run(replay.nodes, updating.next());
     } catch (const Error& error) {
       throw Error(error.kind(),
                   text(error.what(), " In replay, at examples ", begin, " to ", begin + size - 1,

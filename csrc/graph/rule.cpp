@@ -59,57 +59,65 @@ const Tensor& RuleNumbers::of(const Rule& rule, DType dtype, Device device) {
   return made_.back();
 }
 
+static Tensor& moment_of(Optimised& kept, Part part) {
+  return part == Part::first ? kept.first : kept.second;
+}
+
 Updating::Updating(std::span<Node* const> parameters, const Rule& rule, RuleNumbers& numbers)
     : rule_(rule), numbers_(numbers), scalars_(parameters.size(), {rule.rate, rule.decay}) {
   if (parts_of(rule.kind).empty()) return;
   own_.reserve(parameters.size());
   const std::uint64_t mark = next_mark();
   for (Node* p : parameters) {
-    Own own{p, own_.size(), {}};
+    Own& own = own_.emplace_back(Own{p, own_.size(), p->optimised ? p->optimised->steps : 0, {}});
     if (std::exchange(p->mark, mark) == mark) {
       const auto stands = [&](const Own& other) { return other.parameter == p; };
       own.same = static_cast<std::size_t>(std::find_if(own_.begin(), own_.end(), stands) - own_.begin());
-      own_.push_back(std::move(own));
       continue;
     }
-    if (p->optimised) own.kept = *p->optimised;
     const Spec& spec = p->output.spec;
     for (const Part part : parts_of(rule.kind)) {
       if (part == Part::numbers) continue;
-      Tensor& moment = part == Part::first ? own.kept.first : own.kept.second;
-      if (moment && moment.spec == spec) continue;
-      moment = allocate(spec, p->device);
-      if (spec.bytes() > 0) backend(p->device).fill(moment.data(), 0, spec.bytes());
+      if (p->optimised) {
+        const Tensor& moment = moment_of(*p->optimised, part);
+        if (moment && moment.spec == spec) continue;
+      }
+      Tensor& made = own.made[static_cast<std::size_t>(part)];
+      made = allocate(spec, p->device);
+      if (spec.bytes() > 0) backend(p->device).fill(made.data(), 0, spec.bytes());
     }
-    own_.push_back(std::move(own));
   }
 }
 
 std::span<const Scalars> Updating::next() {
+  std::int64_t before = 0;  // whose scalars were computed last
   for (std::size_t i = 0; i < own_.size(); ++i) {
-    const std::int64_t step = ++own_[own_[i].same].kept.steps;
-    const bool as_before = i > 0 && own_[own_[i - 1].same].kept.steps == step;
-    scalars_[i] = as_before ? scalars_[i - 1] : scalars_of(rule_, step);
+    const std::int64_t step = ++own_[own_[i].same].steps;
+    scalars_[i] = i > 0 && step == before ? scalars_[i - 1] : scalars_of(rule_, step);
+    before = step;
   }
   return scalars_;
 }
 
 void Updating::taken() {
   for (std::size_t i = 0; i < own_.size(); ++i) {
-    const Own& own = own_[i];
+    Own& own = own_[i];
     if (own.same != i) continue;
     std::unique_ptr<Optimised>& kept = own.parameter->optimised;
     if (!kept) kept = std::make_unique<Optimised>();
-    written_ ? static_cast<void>(kept->steps = own.kept.steps) : static_cast<void>(*kept = own.kept);
+    kept->steps = own.steps;
+    for (const Part part : {Part::first, Part::second})
+      if (Tensor& made = own.made[static_cast<std::size_t>(part)])
+        moment_of(*kept, part) = std::exchange(made, {});
   }
-  written_ = true;
 }
 
 const Tensor& Updating::read(std::size_t parameter, Part part) const {
   const Own& own = own_[own_[parameter].same];
   if (part == Part::numbers)
     return numbers_.of(rule_, own.parameter->output.spec.dtype, own.parameter->device);
-  return part == Part::first ? own.kept.first : own.kept.second;
+  const Tensor& made = own.made[static_cast<std::size_t>(part)];
+  return made ? made : moment_of(*own.parameter->optimised, part);
 }
 
 }  // namespace edfcore

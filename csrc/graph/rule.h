@@ -57,12 +57,12 @@ class Updating {
  private:
   struct Own {
     Node* parameter;
-    std::size_t same;  // where it stands first
-    Optimised kept;
+    std::size_t same;    // where it stands first
+    std::int64_t steps;  // with the one to come
+    Tensor made[2];      // moments that the parameter does not have yet
   };
   Rule rule_;
   RuleNumbers& numbers_;
-  bool written_ = false;  // the moments are those of the nodes
   std::vector<Own> own_;  // none for a rule that keeps nothing
   std::vector<Scalars> scalars_;
 };

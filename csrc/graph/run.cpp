@@ -282,15 +282,17 @@ void run(Node& node) {
   });
 }
 
-void infer_shapes(Node& node) {
+Resolution infer_shapes(Node& node) {
+  Resolution what = resolve(node);
   with_place(node, [&] {
-    Resolution what = resolve(node);
     if (node.op->flags & op_takes_numbers) settle_numbers(*node.op, what);
-    const Prepared p = inferred(node, std::move(what));
+    Prepared p = inferred(node, std::move(what));
     for (std::size_t i = 0; i < p.out.size(); ++i) node.out(static_cast<std::int32_t>(i)).spec = p.out[i];
     node.ran = p.what.op;
     node.resolved = p.resolved;
+    what = std::move(p.what);
   });
+  return what;
 }
 
 void infer_only(Node& node) {

@@ -37,8 +37,8 @@ std::string status_text(const Op& op, const Status& status);
 void infer_only(Node& node);
 
 // What `run` would make, without values: from the specs of the inputs alone, fills in `ran`, `resolved` and
-// the specs of the outputs.
-void infer_shapes(Node& node);
+// the specs of the outputs. Returns what was resolved.
+Resolution infer_shapes(Node& node);
 
 // Raises the data error that kernels on this device have met since the last call, if any. Synchronises.
 void check_status(Device device);

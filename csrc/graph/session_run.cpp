@@ -24,7 +24,7 @@ void make_room(Cell& cell, const Spec& spec, Device device) {
 void Session::elide() {
   if (adopted_ == plans_->looked + 1) return;
   adopted_ = plans_->looked + 1;
-  const auto let_go = [](Node& node, std::uint8_t looks) {
+  const auto do_without = [](Node& node, std::uint8_t looks) {
     if (!(looks & looked_at_grad)) node.output.grad = {};
     node.deferred.clear();
     node.shown.reset();
@@ -32,11 +32,11 @@ void Session::elide() {
   };
   for (std::size_t i = 0; i < listing_.nodes.size(); ++i) {
     Node& node = *listing_.nodes[i];
-    if (!(plans_->nodes[i] & looked_at_value)) node.value().set({});
-    let_go(node, plans_->nodes[i]);
+    if (!(plans_->nodes[i] & looked_at_value) && (node.value() || node.value().mirror)) node.value().set({});
+    do_without(node, plans_->nodes[i]);
   }
   for (std::size_t i = 0; i < listing_.leaves.size(); ++i)
-    if (listing_.leaves[i]->role == Role::parameter) let_go(*listing_.leaves[i], plans_->leaves[i]);
+    if (listing_.leaves[i]->role == Role::parameter) do_without(*listing_.leaves[i], plans_->leaves[i]);
 }
 
 void Session::finish() { advance(asked_); }
@@ -106,11 +106,11 @@ void Session::run(Compiled& plan, int to) {
   bind_values(plan);
   if (to >= 2) bind_grads(plan, done_ >= 2);
   const Phase first = static_cast<Phase>(done_);
-  if (to < 3) return plan.runner.run({}, first, static_cast<Phase>(to - 1), poll);
+  if (to < 3) return plan.runner.run(listing_.nodes, {}, first, static_cast<Phase>(to - 1), poll);
   const std::vector<Node*> parameters = parameters_of(plans_->trained.back().target);
   Updating updating(parameters, rule_, plan.numbers);
   plan.runner.bind(plan.parts, updating);
-  plan.runner.run(updating.next(), first, Phase::update, poll);
+  plan.runner.run(listing_.nodes, updating.next(), first, Phase::update, poll);
   updating.taken();
   for (Node* parameter : parameters) {
     ++parameter->value().tensor.buffer->version;
@@ -280,7 +280,7 @@ void Session::drop() {
   before_.clear();
   detached_.clear();
   spare_.clear();
-  listing_.nodes.clear();
+  let_go(listing_.nodes);
   listing_.leaves.clear();
   asked_ = done_ = 0;
   straight_ = true;

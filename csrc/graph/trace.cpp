@@ -4,7 +4,7 @@
 #include "graph/trace.h"
 
 #include <algorithm>
-#include <unordered_set>
+#include <unordered_map>
 #include <utility>
 
 #include "graph/grad.h"
@@ -17,43 +17,57 @@ namespace {
 
 class Tracer final : public Builder {
  public:
-  explicit Tracer(const Program& program) : program_(program) {
-    for (const NodeRef& node : program.nodes) listed_.insert(node.get());
-    pending_ = listed_;
-    for (const auto& [input, feed] : program.feeds) feeding_.insert(feed.get());
+  Tracer(const Program& program, bool places) : program_(program), places_(places), mark_(next_mark()) {
+    const std::size_t n = program.nodes.size();
+    for (const NodeRef& node : program.nodes) {
+      node->mark = mark_;
+      node->traced = to_come;
+    }
+    copies_.reserve(n + n / 4);
+    trace_.values.reserve(4 * n);
+    trace_.steps.reserve(4 * n);
+  }
+
+  ~Tracer() {
+    // Gradients and what they were deferred with may refer back to the copy.
+    for (const NodeRef& copy : copies_) zero_grad(*copy);
+    let_go(copies_);
   }
 
   // Copies a node of the program's list. Its inputs are leaves, or were listed before it; one that is not
   // listed at all keeps the value that it has.
   Node& list(const NodeRef& original) {
-    pending_.erase(original.get());
-    return copy_of(original);
+    listed_ = &original - program_.nodes.data();
+    if (original->traced == to_come) computed(*original);
+    listed_ = -1;
+    return *copies_[static_cast<std::size_t>(original->traced)];
   }
 
   Node& copy_of(const NodeRef& original) {
-    const auto found = copies_.find(original.get());
-    if (found != copies_.end()) return *found->second;
-    if (pending_.contains(original.get()))
+    if (original->mark != mark_) {
+      const auto fed = program_.feeds.find(original.get());
+      if (fed == program_.feeds.end()) return leaf(original);
+      return fed_by(*original, fed->second);
+    }
+    if (original->traced == to_come)
       fail(ErrorKind::graph, "a plan needs every node after its inputs, and [", original->op->name,
            "] is used before its place in CompNodes.", made_at(*original));
-    const auto fed = program_.feeds.find(original.get());
-    if (fed != program_.feeds.end()) {
-      Node& copy = copy_of(fed->second);
-      copies_.emplace(original.get(), NodeRef(&copy));
-      return copy;
-    }
-    const bool runs = original->op && (listed_.contains(original.get()) || feeding_.contains(original.get()));
-    NodeRef copy = runs ? computed(*original) : leaf(original);
-    copies_.emplace(original.get(), copy);
-    return *copy;
+    return *copies_[static_cast<std::size_t>(original->traced)];
   }
 
+  // Only what is still to be read stays: a node that was emitted holds nothing but its number and its dtype
+  // and shape.
   Value emit(const Op& op, std::span<const Value> inputs, const Attrs& attrs) override {
-    NodeRef node = make_node(op, edges_of(inputs), attrs);
-    node->requires_grad = false;
-    add_step(*node, "");
-    made_.push_back(node);
-    return value_of(*node);
+    bool plain = !op.fuses && !(op.flags & op_producer);
+    for (const Value& input : inputs) plain &= input.node->role != Role::number;
+    made_.push_back(plain ? plain_step(op, inputs, attrs) : general_step(op, inputs, attrs));
+    return value_of(*made_.back());
+  }
+
+  // One node's part of the reverse walk.
+  void walk(Node& copy) {
+    step(copy, *this);
+    made_.clear();
   }
 
   void begin(Phase phase) { phase_ = phase; }
@@ -75,21 +89,23 @@ class Tracer final : public Builder {
 
   // Gradients as they are shown, with what was deferred past a node that others fuse with.
   void complete_grads() {
-    for (const auto& [original, copy] : copies_)
+    for (const NodeRef& copy : copies_)
       if (!copy->deferred.empty()) copy->output.grad = total_grad(*copy, *this);
   }
 
   Traced take() {
     Traced result;
-    const auto note = [&](auto& map, const Node* original, const Node* copy) {
-      const auto found = numbers_.find(copy);
-      if (found != numbers_.end()) map.emplace(original, found->second);
+    const auto note = [&](const std::vector<NodeRef>& nodes, auto& values, auto& grads) {
+      values.reserve(nodes.size());
+      grads.reserve(nodes.size());
+      for (const NodeRef& node : nodes) {
+        const Node& copy = copy_of(node);
+        values.push_back(copy.position);
+        grads.push_back(copy.output.grad ? copy.output.grad->position : -1);
+      }
     };
-    for (const auto& [original, copy] : copies_) {
-      note(result.value_of, original, copy.get());
-      if (copy->output.grad) note(result.grad_of, original, copy->output.grad.get());
-      zero_grad(*copy);  // gradients and what they were deferred with may refer back to the copy
-    }
+    note(program_.nodes, result.values, result.grads);
+    note(program_.parameters, result.parameter_values, result.parameter_grads);
     result.trace = std::move(trace_);
     result.leaves = std::move(leaves_);
     result.parts = std::move(parts_);
@@ -97,7 +113,16 @@ class Tracer final : public Builder {
   }
 
  private:
-  NodeRef computed(const Node& original) {
+  static constexpr std::int32_t to_come = -1;  // Node::traced of a listed node
+
+  Node& remember(Node& original, NodeRef copy) {
+    original.mark = mark_;
+    original.traced = static_cast<std::int32_t>(copies_.size());
+    copies_.push_back(std::move(copy));
+    return *copies_.back();
+  }
+
+  Node& computed(Node& original) {
     std::vector<Edge> edges;
     edges.reserve(original.inputs.size());
     for (const Edge& edge : original.inputs) edges.push_back({NodeRef(&copy_of(edge.node)), edge.index});
@@ -106,14 +131,23 @@ class Tracer final : public Builder {
     copy->requires_grad = original.requires_grad;
     copy->device = original.device;
     try {
-      add_step(*copy, made_at(original));
+      add_step(*copy);
     } catch (const Error& error) {  // the copy was made nowhere
       throw Error(error.kind(), error.what() + made_at(original));
     }
-    return copy;
+    if (places_) trace_.steps.back().place = made_at(original);
+    return remember(original, std::move(copy));
   }
 
-  NodeRef leaf(const NodeRef& original) {
+  Node& fed_by(Node& input, const NodeRef& feed) {
+    const std::ptrdiff_t reader = std::exchange(listed_, -1);
+    NodeRef copy(feed->mark == mark_ ? copies_[static_cast<std::size_t>(feed->traced)].get()
+                                     : &computed(*feed));
+    listed_ = reader;
+    return remember(input, std::move(copy));
+  }
+
+  Node& leaf(const NodeRef& original) {
     if (original->role == Role::host)
       fail(ErrorKind::graph,
            "a plan takes nodes of the engine alone, and here an input is an object of the user's.",
@@ -123,14 +157,15 @@ class Tracer final : public Builder {
     copy->device = original->device;
     copy->requires_grad = original->requires_grad;
     copy->recorded = original->recorded;
-    if (original->role == Role::number) return copy;
-    if (!original->value())
-      fail(ErrorKind::graph,
-           "a plan needs the shape of every input, and one has no value yet: assign its .value first.",
-           made_at(*original));
-    copy->output.spec = original->output.spec;
-    slot(number(*copy), {original->role, {}}, original);
-    return copy;
+    if (original->role != Role::number) {
+      if (!original->value())
+        fail(ErrorKind::graph,
+             "a plan needs the shape of every input, and one has no value yet: assign its .value first.",
+             made_at(*original));
+      copy->output.spec = original->output.spec;
+      slot(number(*copy), {original->role, {}}, original);
+    }
+    return remember(*original, std::move(copy));
   }
 
   NodeRef part_leaf(const Node& parameter, std::size_t update, Part part) {
@@ -149,11 +184,13 @@ class Tracer final : public Builder {
     return leaf;
   }
 
-  std::int32_t number(const Node& copy) {
-    const auto made = static_cast<std::int32_t>(trace_.values.size());
-    const auto [found, is_new] = numbers_.emplace(&copy, made);
-    if (is_new) trace_.values.push_back({copy.output.spec});
-    return found->second;
+  // Of a copy, or of what was emitted: its value.
+  std::int32_t number(Node& copy) {
+    if (copy.position < 0) {
+      copy.position = static_cast<std::int32_t>(trace_.values.size());
+      trace_.values.push_back({copy.output.spec});
+    }
+    return copy.position;
   }
 
   void slot(std::int32_t value, Slot slot, NodeRef leaf) {
@@ -162,34 +199,62 @@ class Tracer final : public Builder {
     leaves_.push_back(std::move(leaf));
   }
 
-  void add_step(Node& node, std::string place) {
-    infer_shapes(node);
-    const Resolution what = resolve(node);
-    TraceStep step;
-    step.op = what.op;
-    step.written = node.op;
-    step.attrs = node.resolved;
-    step.place = std::move(place);
+  TraceStep& begin_step(const Op& op, const Op& written, const Attrs& attrs) {
+    if (op.outputs != 1) fail(ErrorKind::graph, "[", written.name, "] cannot be planned yet.");
+    TraceStep& step = trace_.steps.emplace_back();
+    step.op = &op;
+    step.written = &written;
+    step.attrs = attrs;
+    step.node = static_cast<std::int32_t>(listed_);
     step.phase = phase_;
     step.update = updated_;
-    if (what.op->outputs != 1) fail(ErrorKind::graph, "[", node.op->name, "] cannot be planned yet.");
+    return step;
+  }
+
+  void add_step(Node& node) {
+    const Resolution what = infer_shapes(node);
+    TraceStep& step = begin_step(*what.op, *node.op, node.resolved);
     for (const Edge* edge : what.inputs) {
       Node& input = *edge->node;
       const std::size_t before = trace_.values.size();
       step.in.push_back(number(input));
       // A number became a constant of its own when its dtype was settled.
       if (input.role == Role::number && trace_.values.size() > before)
-        slot(step.in[step.in.size() - 1], {Role::constant, input.value().tensor}, {});
+        slot(input.position, {Role::constant, input.value().tensor}, {});
     }
     step.out.push_back(number(node));
-    trace_.steps.push_back(std::move(step));
+  }
+
+  // What a vjp emits, where nothing could be fused: there is no need to write down its inputs but in the
+  // step.
+  NodeRef plain_step(const Op& op, std::span<const Value> inputs, const Attrs& attrs) {
+    TraceStep& step = begin_step(op, op, attrs);
+    Small<Spec> in;
+    for (const Value& input : inputs) {
+      in.push_back(*input.spec);
+      step.in.push_back(number(*input.node));
+    }
+    NodeRef made = make_leaf(Role::constant, {});
+    Inference inference{op, in, step.attrs, {&made->output.spec, 1}};
+    op.infer(inference);
+    step.out.push_back(number(*made));
+    return made;
+  }
+
+  NodeRef general_step(const Op& op, std::span<const Value> inputs, const Attrs& attrs) {
+    NodeRef made = make_node(op, edges_of(inputs), attrs);
+    made->requires_grad = false;
+    add_step(*made);
+    if (!(op.flags & op_producer)) made->inputs.clear();
+    return made;
   }
 
   const Program& program_;
-  std::unordered_set<const Node*> listed_, pending_, feeding_;  // nodes that run; of those, the ones to come
+  const bool places_;
+  const std::uint64_t mark_;
+  std::ptrdiff_t listed_ = -1;  // the node of the list that is being copied
   Trace trace_;
-  std::unordered_map<const Node*, NodeRef> copies_;
-  std::unordered_map<const Node*, std::int32_t> numbers_;
+  std::vector<NodeRef> copies_;  // Node::traced of the originals
   std::vector<NodeRef> made_, leaves_;
   std::unordered_map<const Node*, std::vector<NodeRef>> beside_;  // what the update of a parameter reads
   std::vector<NodeRef> numbers_leaves_;                           // Part::numbers, in each dtype
@@ -235,8 +300,8 @@ std::int32_t Trace::keep_grad(std::int32_t value, std::int32_t parameter) {
   return keep(copy);
 }
 
-Traced trace_program(const Program& program) {
-  Tracer tracer(program);
+Traced trace_program(const Program& program, bool places) {
+  Tracer tracer(program, places);
   std::vector<Node*> nodes, parameters;
   for (const NodeRef& node : program.nodes) nodes.push_back(&tracer.list(node));
   for (const NodeRef& parameter : program.parameters) parameters.push_back(&tracer.copy_of(parameter));
@@ -244,7 +309,7 @@ Traced trace_program(const Program& program) {
     Node& loss = tracer.copy_of(program.loss);
     tracer.begin(Phase::backward);
     seed_loss(loss, tracer);
-    for (std::size_t i = nodes.size(); i-- > 0;) step(*nodes[i], tracer);
+    for (std::size_t i = nodes.size(); i-- > 0;) tracer.walk(*nodes[i]);
     tracer.complete_grads();
     tracer.begin(Phase::update);
     for (std::size_t i = 0; i < parameters.size(); ++i) tracer.update(*parameters[i], i);

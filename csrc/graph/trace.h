@@ -31,7 +31,8 @@ struct TraceStep {
   Phase phase = Phase::forward;
   std::int32_t update = -1;     // of which parameter of the program; its scalars are given when the plan runs
   const Op* written = nullptr;  // what the program says, where it fused into `op`; what messages speak of
-  std::string place;            // " Node made at train.py:14."
+  std::int32_t node = -1;       // of the program's nodes, which one it is; -1: none
+  std::string place;            // " Node made at train.py:14.", where that was asked for
 };
 
 struct Trace {
@@ -68,13 +69,13 @@ struct Traced {
   Trace trace;
   std::vector<NodeRef> leaves;  // by slot: of the program; null: a constant, or one of the following
   std::vector<PartSlot> parts;
-  std::unordered_map<const Node*, std::int32_t> value_of;  // of the program's nodes and leaves
-  std::unordered_map<const Node*, std::int32_t> grad_of;   // where a gradient reached them
+  std::vector<std::int32_t> values, grads;  // of the program's nodes; -1: no gradient reached it
+  std::vector<std::int32_t> parameter_values, parameter_grads;
 };
 
 // Records Forward, and with a loss Backward and the update. The program's nodes are left as they are. Throws
 // what `infer` throws, and a graph error where a leaf has no value or belongs to an object outside the
-// engine.
-Traced trace_program(const Program& program);
+// engine. With `places`, the steps say where their nodes were made, for people who read plans.
+Traced trace_program(const Program& program, bool places = false);
 
 }  // namespace edfcore
