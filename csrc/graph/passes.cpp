@@ -20,6 +20,9 @@ bool is_elementwise(const Trace& trace, const TraceStep& step) {
 
 // Puts every step behind the one that is named for it: itself, or an earlier one that stays.
 void reorder(Trace& trace, const std::vector<std::size_t>& behind) {
+  bool stays = true;
+  for (std::size_t s = 0; s < behind.size(); ++s) stays &= behind[s] == s;
+  if (stays) return;
   std::vector<std::size_t> order(behind.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(),
@@ -60,7 +63,7 @@ void prune(Trace& trace) {
   }
   std::size_t kept = 0;
   for (std::size_t s = 0; s < trace.steps.size(); ++s)
-    if (runs[s]) std::swap(trace.steps[kept++], trace.steps[s]);
+    if (runs[s] && kept++ != s) trace.steps[kept - 1] = std::move(trace.steps[s]);
   trace.steps.resize(kept);
 }
 
@@ -155,6 +158,7 @@ void share(Trace& trace) {
     if (const Sharing* s = shared(step))
       ++uses.emplace(std::pair(s->step, step.in[static_cast<std::size_t>(s->input)]), std::pair(0, -1))
             .first->second.first;
+  if (std::none_of(uses.begin(), uses.end(), [](const auto& use) { return use.second.first > 1; })) return;
   std::vector<TraceStep> steps;
   steps.reserve(trace.steps.size());
   for (TraceStep& step : trace.steps) {
@@ -167,6 +171,7 @@ void share(Trace& trace) {
           own.op = own.written = s->step;
           own.phase = step.phase;
           own.place = step.place;
+          own.node = step.node;
           Spec out;
           Inference inference{
               *own.op, {&trace.values[static_cast<std::size_t>(input)].spec, 1}, own.attrs, {&out, 1}};

@@ -239,7 +239,7 @@ void pack(const Product<T>& p) {
 template <class T>
 void multiply_block(const Product<T>& p, std::int64_t s0, std::int64_t s1, std::int64_t p0, std::int64_t p1) {
   // What the product is added to comes last, so c cannot hold parts of the product before.
-  const std::int64_t block = p.plus ? p.depth : depth_block;
+  const std::int64_t block = p.plus ? p.depth + 1 : depth_block;
   for (std::int64_t k = 0; k == 0 || k < p.depth; k += block) {
     const std::int64_t depth = smaller(block, p.depth - k);
     for (std::int64_t panel = p0; panel < p1; ++panel) {
