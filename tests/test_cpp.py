@@ -27,20 +27,27 @@ def call(*command: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the C++ library without Python and CUDA, and install what C++ programs get."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the C++ library without Python and CUDA."""
     if not (ROOT / "CMakeLists.txt").exists():
         pytest.skip("needs the source tree")
     cmake, ninja = tool("cmake"), tool("ninja", "ninja-build")
     tool("c++", "g++", "clang++")
-    build, installed = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("prefix")
+    build = tmp_path_factory.mktemp("build")
     call(
         cmake, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", "-S", ROOT, "-B", build,
         "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0",  # quick to build, and that is all it is for
         "-DEDFCORE_CUDA=OFF", "-DEDFCORE_BUILD_PYTHON=OFF", "-DEDFCORE_MULTI_ISA=OFF",
     )  # fmt: skip
     call(cmake, "--build", build)
-    call(cmake, "--install", build, "--component", "cpp", "--prefix", installed)
+    return build
+
+
+@pytest.fixture(scope="module")
+def prefix(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install what C++ programs get."""
+    installed = tmp_path_factory.mktemp("prefix")
+    call(tool("cmake"), "--install", built, "--component", "cpp", "--prefix", installed)
     return installed
 
 
@@ -70,3 +77,19 @@ def test_an_outside_program_computes(prefix: Path, tmp_path: Path) -> None:
         "ok: [add] a has shape (2,) and b has shape (3,): counted from the last, their axes must be equal, "
         "or one of them 1."
     )
+
+
+def test_the_benchmarks_run(built: Path) -> None:
+    cmake = tool("cmake")
+    on = subprocess.run(
+        [cmake, str(built), "-DEDFCORE_BUILD_BENCHMARKS=ON"], capture_output=True, text=True, check=False
+    )
+    if "benchmarkConfig.cmake" in on.stderr:
+        pytest.skip("needs Google Benchmark (on Debian libbenchmark-dev)")
+    assert on.returncode == 0, on.stderr
+    call(cmake, "--build", built, "--target", "core_bench")
+    lines = call(
+        built / "core_bench", "--benchmark_filter=step/cpu/4/|softmax/cpu/128/10/", "--benchmark_format=csv"
+    ).splitlines()
+    names = [line.split(",")[0] for line in lines if line.startswith('"')]
+    assert {name.split("/")[0].strip('"') for name in names} == {"softmax", "log_softmax", "step"}
