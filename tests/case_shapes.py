@@ -21,12 +21,19 @@ REDUCTIONS: dict[str, tuple[Any, bool, tuple[int, ...]]] = {
     "long": (None, False, (4099,)),
     "tall": (0, False, (1030, 33)),
     "tall_in_parts": (0, False, (2051, 3)),
+    "side_by_side": (0, False, (17, 10)),
+    "side_by_side_in_parts": (0, False, (3, 29, 11)),
+    "bands": (0, False, (6, 1027)),
+    "middle_wide": (1, True, (2, 9, 1025)),
     "no_rows": (1, False, (0, 4)),
     "large": (None, False, (301, 401)),
     "large_first": (0, False, (20011, 5)),
     "large_wide": (0, True, (301, 401)),
     "large_last": (1, False, (301, 401)),
     "large_middle": (1, False, (17, 307, 23)),
+    "large_bands": (0, False, (131, 2053)),
+    "large_outer_two": ((0, 2), False, (67, 31, 103, 1)),
+    "large_spread": ((0, 2), False, (61, 3, 53, 67)),
 }
 # from, to
 EXPANSIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {

@@ -151,7 +151,10 @@ ROWS = {
     "no_rows": (0, 5),
     "no_classes": (3, 0),
     "large": (1009, 33),
-}
+    # Short rows go by 2, 4, 8 or 16 at once, and their elements by 2 or 4.
+    **{f"short_{m}_{n}": (m, n) for m, n in ((35, 1), (20, 2), (17, 3), (37, 4), (15, 5), (4, 10), (5, 10), (16, 10),
+       (33, 13), (19, 127), (6, 128), (18, 129))},
+}  # fmt: skip
 # Around the widths at which a GPU spreads a row over more threads, or keeps it elsewhere.
 WIDTHS = (16, 17, 64, 257, 1021, 1024, 4098, 4100, 8196, 16388, 33001)
 WIDE_SPECIAL = {

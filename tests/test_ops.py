@@ -124,6 +124,38 @@ def test_eager_and_recorded_agree_in_every_bit(case: Case, dtype: Any, device: s
     assert recorded(case, arrays, v).bits() == eager(case, arrays, v).bits()
 
 
+ROWWISE: dict[str, Any] = {
+    "softmax": ops.softmax,
+    "log_softmax": ops.log_softmax,
+    "log_loss_scores": lambda x: ops.log_loss_scores(x, np.arange(len(x.numpy())) % x.shape[1]),
+    "log_loss_soft_scores": lambda x: ops.log_loss_soft_scores(x, ops.square(x)),
+    "log_loss_soft": lambda x: ops.log_loss_soft(ops.exp(x), ops.square(x)),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 10, 31, 128, 129])
+@pytest.mark.parametrize("op", ROWWISE)
+def test_a_row_does_not_depend_on_its_neighbours(op: str, width: int, dtype: Any) -> None:
+    """However many there are, and wherever it stands among them; its gradient does not either."""
+    rows = np.random.default_rng(width).normal(size=(37, width)).astype(dtype)
+    rows[width:] = rows[: len(rows) - width]  # labels repeat after as many rows
+
+    def answers(x: Array) -> tuple[bytes, ...]:
+        scores: Any = edf.Tensor(x, requires_grad=True)
+        result = ROWWISE[op](scores)
+        result.backward(np.full(result.shape, 0.75, dtype))
+        pairs = zip(result.numpy(), scores.grad.numpy(), strict=True)
+        return tuple(a.tobytes() for pair in pairs for a in pair)
+
+    whole = answers(rows)
+    for count in (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33):
+        assert answers(rows[:count]) == whole[: 2 * count]
+    for start in (width, 2 * width):
+        if start < len(rows):
+            assert answers(rows[start:]) == whole[2 * start :]
+
+
 @pytest.mark.mode("1, 2, 3 and 8 threads")
 @over(LARGE)
 def test_threads_change_no_bit(case: Case) -> None:

@@ -8,6 +8,12 @@ namespace {
 
 std::int64_t classes(const View& x) { return x.dims[x.rank - 1]; }
 
+template <class T>
+double weighted(T weight, T x) {
+  const double product = double(weight) * double(x);
+  return weight == T(0) ? 0.0 : product;
+}
+
 }  // namespace
 
 void log_loss_kernel(const Launch& launch) {
@@ -35,34 +41,58 @@ void log_loss_scores_kernel(const Launch& launch) {
     using T = decltype(zero);
     const T* from = pointer<const T>(s);
     T* loss = pointer<T>(launch.out[0]);
-    parallel_ranges(labels.size, softmax_work / (n < 1 ? 1 : n), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        const T* row = from + i * n;
-        const std::int64_t y = index_at(labels, i);
-        loss[i] = T(0);
-        if (!in_range(y, n)) continue;
-        const T top = max_of(row, n);
-        loss[i] = (top - row[y]) + log_sum_exp_below(row, n, top);
-      }
-    });
+    short_or_long_rows<T>(
+        labels.size, n, softmax_work,
+        [&](auto& few, std::int64_t first, std::int64_t count, std::int64_t room) {
+          few.load(from + first * n, n, count, room);
+          const auto top = few.each(few.max(n));
+          few.subtract(n, top.all());
+          const auto log_sum = log_sum_exp_short(few, n);
+          for (std::int64_t l = 0; l < count; ++l) {
+            const std::int64_t i = first + l, y = index_at(labels, i);
+            loss[i] = in_range(y, n) ? (top.at[l] - from[i * n + y]) + log_sum.at[l] : T(0);
+          }
+        },
+        [&](std::int64_t i) {
+          const T* row = from + i * n;
+          const std::int64_t y = index_at(labels, i);
+          loss[i] = T(0);
+          if (!in_range(y, n)) return;
+          const T top = max_of(row, n);
+          loss[i] = (top - row[y]) + log_sum_exp_below(row, n, top);
+        });
   });
 }
 
 void log_loss_scores_grad_kernel(const Launch& launch) {
   const View &s = launch.in[1], &labels = launch.in[2];
-  check_indices(launch, 2, classes(s));
+  const std::int64_t n = classes(s);
+  check_indices(launch, 2, n);
   visit_floating(s.dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* g = pointer<const T>(launch.in[0]);
     const T* from = pointer<const T>(s);
     T* out = pointer<T>(launch.out[0]);
-    softmax_rows(s, [&](std::int64_t first, std::int64_t n) {
-      T* row = out + first;
-      const std::int64_t i = first / n, y = index_at(labels, i);
-      softmax_row(from + first, row, n);
-      if (in_range(y, n)) row[y] -= T(1);
-      for (std::int64_t c = 0; c < n; ++c) row[c] *= g[i];
-    });
+    short_or_long_rows<T>(
+        labels.size, n, softmax_work,
+        [&](auto& few, std::int64_t first, std::int64_t count, std::int64_t room) {
+          few.load(from + first * n, n, count, room);
+          softmax_short(few, n);
+          for (std::int64_t l = 0; l < count; ++l) {
+            const std::int64_t y = index_at(labels, first + l);
+            if (in_range(y, n)) few.at[y * few.rows + l] -= T(1);
+          }
+          const auto factors = few.load_each(g + first, count).all();
+          for (std::int64_t c = 0; c < n; ++c) few.put(c, few.get(c) * factors);
+          few.store(out + first * n, n, count);
+        },
+        [&](std::int64_t i) {
+          T* row = out + i * n;
+          const std::int64_t y = index_at(labels, i);
+          softmax_row(from + i * n, row, n);
+          if (in_range(y, n)) row[y] -= T(1);
+          for (std::int64_t c = 0; c < n; ++c) row[c] *= g[i];
+        });
   });
 }
 
@@ -75,15 +105,22 @@ void log_loss_soft_kernel(const Launch& launch) {
     const T* from = pointer<const T>(p);
     const T* weights = pointer<const T>(launch.in[1]);
     T* to = pointer<T>(loss);
-    parallel_ranges(loss.size, softmax_work / (n < 1 ? 1 : n), [=](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        const T *row = from + i * n, *q = weights + i * n;
-        to[i] = static_cast<T>(-fold<SumFold, T>(n, [=](std::int64_t c) {
-          const double term = double(q[c]) * double(log_(row[c]));
-          return q[c] == T(0) ? 0.0 : term;
-        }));
-      }
-    });
+    short_or_long_rows<T>(
+        loss.size, n, softmax_work,
+        [=](auto& few, std::int64_t first, std::int64_t count, std::int64_t room) {
+          SameRows<decltype(few)> q;
+          few.load(from + first * n, n, count, room);
+          q.load(weights + first * n, n, count, room);
+          few.map(n, [](T x) { return log_(x); });
+          double total[few.rows];
+          few.sum(n, total, [&](std::int64_t i) { return weighted(q.at[i], few.at[i]); });
+          for (std::int64_t l = 0; l < count; ++l) to[first + l] = static_cast<T>(-total[l]);
+        },
+        [=](std::int64_t i) {
+          const T *row = from + i * n, *q = weights + i * n;
+          to[i] = static_cast<T>(
+              -fold<SumFold, T>(n, [=](std::int64_t c) { return weighted(q[c], log_(row[c])); }));
+        });
   });
 }
 
@@ -117,18 +154,28 @@ void log_loss_soft_scores_kernel(const Launch& launch) {
     const T* from = pointer<const T>(s);
     const T* weights = pointer<const T>(launch.in[1]);
     T* to = pointer<T>(loss);
-    parallel_ranges(loss.size, softmax_work / (n < 1 ? 1 : n), [=](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        const T *row = from + i * n, *q = weights + i * n;
-        const T top = max_of(row, n);
-        const double below = fold<SumFold, T>(n, [=](std::int64_t c) {
-          const double term = double(q[c]) * double(top - row[c]);
-          return q[c] == T(0) ? 0.0 : term;
+    short_or_long_rows<T>(
+        loss.size, n, softmax_work,
+        [=](auto& few, std::int64_t first, std::int64_t count, std::int64_t room) {
+          SameRows<decltype(few)> q;
+          few.load(from + first * n, n, count, room);
+          q.load(weights + first * n, n, count, room);
+          few.subtract(n, few.max(n));
+          double below[few.rows], all[few.rows];
+          few.sum(n, below, [&](std::int64_t i) { return weighted(q.at[i], -few.at[i]); });
+          few.sum(n, all, [&](std::int64_t i) { return q.at[i]; });
+          const auto log_sum = log_sum_exp_short(few, n);
+          for (std::int64_t l = 0; l < count; ++l)
+            to[first + l] = static_cast<T>(below[l] + all[l] * double(log_sum.at[l]));
+        },
+        [=](std::int64_t i) {
+          const T *row = from + i * n, *q = weights + i * n;
+          const T top = max_of(row, n);
+          const double below =
+              fold<SumFold, T>(n, [=](std::int64_t c) { return weighted(q[c], top - row[c]); });
+          const double rest = n > 0 ? sum_of(q, n) * double(log_sum_exp_below(row, n, top)) : 0.0;
+          to[i] = static_cast<T>(below + rest);
         });
-        const double rest = n > 0 ? sum_of(q, n) * double(log_sum_exp_below(row, n, top)) : 0.0;
-        to[i] = static_cast<T>(below + rest);
-      }
-    });
   });
 }
 

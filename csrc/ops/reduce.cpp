@@ -5,6 +5,7 @@
 
 #include "ops/kernel_cuda.h"
 #include "ops/record.h"
+#include "ops/reduce.h"
 
 namespace edfcore {
 
@@ -180,11 +181,15 @@ void vjp_broadcast_to(Builder& b, const VjpArgs& args) {
   if (args.wanted[0]) args.result[0] = sum_to_shape(b, args.grads[0], args.inputs[0].spec->shape);
 }
 
-// On the CPU: partial results, at most 64 for each of at most 64 outputs (reduce.cpu.cpp splits no others).
+// On the CPU: partial results of 8 bytes.
 std::int64_t scratch_reduce(std::span<const Spec> in, std::span<const Spec> out, const Attrs&,
                             DeviceType device) {
-  if (device == DeviceType::cuda) return cuda::reduce_scratch(in[0].shape.size(), out[0].shape.size());
-  return 64 * 64 * 8;
+  const std::int64_t size = in[0].shape.size(), outputs = out[0].shape.size();
+  if (device == DeviceType::cuda) return cuda::reduce_scratch(size, outputs);
+  if (outputs == 0) return 0;
+  const std::int64_t parts =
+      std::min({size / reduce_part + 1, reduce_most_parts, reduce_most_partial / outputs});
+  return parts > 1 ? parts * outputs * 8 : 0;
 }
 
 // What var accumulates takes four times as much.

@@ -1,16 +1,14 @@
 // CPU kernels of the reductions and of broadcast_to.
-#include "ops/rows_cpu.h"
+#include "ops/reduce.h"
+#include "ops/columns_cpu.h"
 #include "ops/strided_cpu.h"
 
 namespace edfcore::EDF_ISA {
 
 namespace {
 
-constexpr std::int64_t work = 32768;  // elements that one chunk reads, about
-constexpr std::int64_t segment = 64;  // outputs that are accumulated side by side
-constexpr std::int64_t block = 4096;  // terms of a contiguous run that are folded at once
-constexpr std::int64_t max_splits =
-    64;  // of the terms of one output; scratch_reduce in reduce.cpp knows both
+constexpr std::int64_t work = reduce_part;  // elements that one chunk reads, about
+constexpr std::int64_t block = 4096;        // terms of a contiguous run that are folded at once
 
 std::int64_t at_least_one(std::int64_t n) { return n < 1 ? 1 : n; }
 std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
@@ -44,6 +42,19 @@ struct Reduction {
   }
 };
 
+template <class Fold, class T>
+auto fold_run(const T* x, std::int64_t n) {
+  return fold<Fold, T>(n, [=](std::int64_t i) { return x[i]; });
+}
+template <>
+auto fold_run<VarFold>(const float* x, std::int64_t n) {
+  return moments_of(x, n);
+}
+template <>
+auto fold_run<VarFold>(const double* x, std::int64_t n) {
+  return moments_of(x, n);
+}
+
 // One output, its units [u0, u1).
 template <class Fold, class T, class Acc>
 Acc reduce_runs(const Reduction& r, const T* x, std::int64_t u0, std::int64_t u1) {
@@ -51,22 +62,31 @@ Acc reduce_runs(const Reduction& r, const T* x, std::int64_t u0, std::int64_t u1
   for (std::int64_t u = u0; u < u1; ++u) {
     const std::int64_t run = u / r.run_blocks(), first = (u - run * r.run_blocks()) * block;
     const T* terms = x + r.reduced.offset(0, run, r.reduced.rank - 1) + first;
-    acc = Fold::join(acc, fold<Fold, T>(smaller(block, r.reduced.inner() - first),
-                                        [=](std::int64_t i) { return terms[i]; }));
+    acc = Fold::join(acc, fold_run<Fold>(terms, smaller(block, r.reduced.inner() - first)));
   }
   return acc;
 }
 
-// `count` outputs side by side, their units [u0, u1).
-template <class Fold, class T, class Acc>
+// `count` outputs side by side, at most most_columns, their terms [u0, u1).
+template <class Fold, class T>
 void reduce_columns(const Reduction& r, const T* x, std::int64_t count, std::int64_t u0, std::int64_t u1,
-                    Acc* acc) {
-  for (std::int64_t j = 0; j < count; ++j) acc[j] = Fold::template start<T>();
-  for (std::int64_t u = u0; u < u1; ++u) {
-    const T* terms = x + r.reduced.offset(0, u);
-    EDF_INDEPENDENT
-    for (std::int64_t j = 0; j < count; ++j) acc[j] = Fold::join(acc[j], static_cast<Acc>(terms[j]));
+                    Columns<Fold, T>& columns) {
+  const std::int64_t step = r.reduced.inner_stride(0);
+  if (r.reduced.rank > 1 || step != count) {
+    columns.start(count);
+    r.reduced.rows(u0, u1, [&](std::int64_t, std::int64_t terms, const std::int64_t* offset) {
+      columns.add(x + offset[0], terms, step, count);
+    });
+    return;
   }
+  // Rows of few columns that follow each other are as well rows of more columns, which fill vectors.
+  std::int64_t together = 1;
+  while (together * count < 64 && together * 8 <= u1 - u0) together *= 2;
+  const std::int64_t rows = (u1 - u0) / together, wide = together * count;
+  columns.start(wide);
+  columns.add(x + u0 * step, rows, wide, wide);
+  for (std::int64_t width = wide / 2; width >= count; width /= 2) columns.halve(width);
+  columns.add(x + (u0 + rows * together) * step, u1 - u0 - rows * together, step, count);
 }
 
 // put(output, acc) for outputs [begin, end), each folded over units [u0, u1).
@@ -80,32 +100,36 @@ void reduce_range(const Reduction& r, const T* x, std::int64_t begin, std::int64
     return;
   }
   r.kept.rows(begin, end, [&](std::int64_t first, std::int64_t count, const std::int64_t* offset) {
-    for (std::int64_t j = 0; j < count; j += segment) {
-      Acc acc[segment];
-      const std::int64_t n = smaller(segment, count - j);
-      reduce_columns<Fold, T, Acc>(r, x + offset[0] + j, n, u0, u1, acc);
-      for (std::int64_t l = 0; l < n; ++l) put(first + j + l, acc[l]);
+    for (std::int64_t j = 0; j < count; j += most_columns) {
+      Columns<Fold, T> columns;
+      const std::int64_t n = smaller(most_columns, count - j);
+      reduce_columns<Fold, T>(r, x + offset[0] + j, n, u0, u1, columns);
+      for (std::int64_t l = 0; l < n; ++l) put(first + j + l, columns.at(l));
     }
   });
 }
 
-// Few outputs with many terms: each chunk folds a part of the terms into scratch; the parts are joined in
-// order.
+// Many terms: each chunk folds a part of them into scratch; the parts are joined in order.
 template <class Fold, class T, class Put>
 void reduce_split(const Launch& launch, const Reduction& r, const T* x, std::int64_t outputs,
                   std::int64_t splits, const Put& put) {
   using Acc = typename Fold::template Acc<T>;
   Acc* parts = static_cast<Acc*>(launch.scratch);
-  const std::int64_t units = r.units();
-  parallel_ranges(splits, 1, [&](std::int64_t s, std::int64_t) {
-    reduce_range<Fold>(r, x, 0, outputs, units * s / splits, units * (s + 1) / splits,
+  const std::int64_t units = r.units(), bands = ceil_div(outputs, most_columns);
+  parallel_ranges(splits * bands, 1, [&](std::int64_t chunk, std::int64_t) {
+    const std::int64_t s = chunk / bands, begin = (chunk - s * bands) * most_columns;
+    reduce_range<Fold>(r, x, begin, smaller(begin + most_columns, outputs), units * s / splits,
+                       units * (s + 1) / splits,
                        [&](std::int64_t i, Acc acc) { parts[s * outputs + i] = acc; });
   });
-  for (std::int64_t i = 0; i < outputs; ++i) {
-    Acc acc = Fold::template start<T>();
-    for (std::int64_t s = 0; s < splits; ++s) acc = Fold::join(acc, parts[s * outputs + i]);
-    put(i, acc);
-  }
+  parallel_ranges(outputs, most_columns, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t s = 1; s < splits; ++s) {
+      const Acc* part = parts + s * outputs;
+      EDF_INDEPENDENT
+      for (std::int64_t i = begin; i < end; ++i) parts[i] = Fold::join(parts[i], part[i]);
+    }
+    for (std::int64_t i = begin; i < end; ++i) put(i, parts[i]);
+  });
 }
 
 // put(output, acc) for every output.
@@ -114,11 +138,13 @@ void reduce(const Launch& launch, const bool* is_reduced, const Put& put) {
   const Reduction r(launch.in[0], is_reduced);
   const T* x = pointer<const T>(launch.in[0]);
   const std::int64_t outputs = launch.out[0].size, terms = r.reduced.size(), units = r.units();
-  const std::int64_t splits = smaller(smaller(ceil_div(outputs * terms, work), max_splits), units);
-  if (outputs < segment && splits > 1) return reduce_split<Fold>(launch, r, x, outputs, splits, put);
-  const std::int64_t grain = at_least_one(work / at_least_one(terms));
+  const bool few = outputs < 64;  // which are not worth chunks of their own
+  const std::int64_t splits =
+      smaller(smaller(ceil_div(outputs * terms, few ? work : 2 * work), reduce_most_parts),
+              smaller(reduce_most_partial / at_least_one(outputs), units));
+  if ((few || !r.runs()) && splits > 1) return reduce_split<Fold>(launch, r, x, outputs, splits, put);
   parallel_ranges(
-      outputs, r.runs() ? grain : ceil_div(grain, segment) * segment,
+      outputs, r.runs() ? at_least_one(work / at_least_one(terms)) : most_columns,
       [&](std::int64_t begin, std::int64_t end) { reduce_range<Fold>(r, x, begin, end, 0, units, put); });
 }
 
@@ -136,37 +162,6 @@ struct MinFold {  // NaN wins here, too
   template <class T>
   static T join(T a, T b) {
     return (b < a) | (b != b) ? b : a;
-  }
-};
-
-// Of some terms: how many, one of them, and the sums of the others' distances to it and of their squares.
-struct Moments {
-  double n = 0, shift = 0, sum = 0, squares = 0;
-
-  Moments() = default;
-  explicit Moments(double x) : n(1), shift(x) {}
-
-  double variance(double terms) const {
-    const double m2 = squares - sum * sum / n;
-    return (m2 < 0 ? 0 : m2) / terms;
-  }
-};
-
-struct VarFold {
-  static constexpr bool selects = false;
-  template <class T>
-  using Acc = Moments;
-  template <class T>
-  static Moments start() {
-    return {};
-  }
-  static Moments join(Moments a, Moments b) {
-    if (a.n == 0) return b;
-    const double d = b.shift - a.shift, sum = b.sum + b.n * d;
-    a.squares += b.squares + d * (b.sum + sum);
-    a.sum += sum;
-    a.n += b.n;
-    return a;
   }
 };
 

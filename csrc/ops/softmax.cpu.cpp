@@ -3,55 +3,106 @@
 
 namespace edfcore::EDF_ISA {
 
+namespace {
+
+std::int64_t classes(const View& x) { return x.dims[x.rank - 1]; }
+std::int64_t rows_of(const View& x) { return x.size > 0 ? x.size / classes(x) : 0; }
+
+}  // namespace
+
 void softmax_kernel(const Launch& launch) {
+  const std::int64_t n = classes(launch.in[0]);
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* x = pointer<const T>(launch.in[0]);
     T* p = pointer<T>(launch.out[0]);
-    softmax_rows(launch.in[0],
-                 [=](std::int64_t first, std::int64_t n) { softmax_row(x + first, p + first, n); });
+    short_or_long_rows<T>(
+        rows_of(launch.in[0]), n, softmax_work,
+        [=](auto& few, std::int64_t row, std::int64_t count, std::int64_t room) {
+          few.load(x + row * n, n, count, room);
+          softmax_short(few, n);
+          few.store(p + row * n, n, count);
+        },
+        [=](std::int64_t row) { softmax_row(x + row * n, p + row * n, n); });
   });
 }
 
 void log_softmax_kernel(const Launch& launch) {
+  const std::int64_t n = classes(launch.in[0]);
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* x = pointer<const T>(launch.in[0]);
     T* y = pointer<T>(launch.out[0]);
-    softmax_rows(launch.in[0], [=](std::int64_t first, std::int64_t n) {
-      const T top = max_of(x + first, n);
-      const T log_sum = log_sum_exp_below(x + first, n, top);
-      EDF_INDEPENDENT
-      for (std::int64_t i = first; i < first + n; ++i) y[i] = (x[i] - top) - log_sum;
-    });
+    short_or_long_rows<T>(
+        rows_of(launch.in[0]), n, softmax_work,
+        [=](auto& few, std::int64_t row, std::int64_t count, std::int64_t room) {
+          few.load(x + row * n, n, count, room);
+          few.subtract(n, few.max(n));
+          SameRows<decltype(few)> powers;
+          powers.copy(n, few);
+          few.subtract(n, log_sum_exp_short(powers, n).all());
+          few.store(y + row * n, n, count);
+        },
+        [=](std::int64_t row) {
+          const std::int64_t first = row * n;
+          const T top = max_of(x + first, n);
+          const T log_sum = log_sum_exp_below(x + first, n, top);
+          EDF_INDEPENDENT
+          for (std::int64_t i = first; i < first + n; ++i) y[i] = (x[i] - top) - log_sum;
+        });
   });
 }
 
 void softmax_grad_kernel(const Launch& launch) {
+  const std::int64_t n = classes(launch.in[0]);
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* g = pointer<const T>(launch.in[0]);
     const T* p = pointer<const T>(launch.in[1]);
     T* out = pointer<T>(launch.out[0]);
-    softmax_rows(launch.in[0], [=](std::int64_t first, std::int64_t n) {
-      const T dot = static_cast<T>(dot_of(g + first, p + first, n));
-      EDF_INDEPENDENT
-      for (std::int64_t i = first; i < first + n; ++i) out[i] = p[i] * (g[i] - dot);
-    });
+    short_or_long_rows<T>(
+        rows_of(launch.in[0]), n, softmax_work,
+        [=](auto& few, std::int64_t row, std::int64_t count, std::int64_t room) {
+          SameRows<decltype(few)> ps;
+          few.load(g + row * n, n, count, room);
+          ps.load(p + row * n, n, count, room);
+          const auto dot = few.dot(n, ps).all();
+          for (std::int64_t c = 0; c < n; ++c) few.put(c, ps.get(c) * (few.get(c) - dot));
+          few.store(out + row * n, n, count);
+        },
+        [=](std::int64_t row) {
+          const std::int64_t first = row * n;
+          const T dot = static_cast<T>(dot_of(g + first, p + first, n));
+          EDF_INDEPENDENT
+          for (std::int64_t i = first; i < first + n; ++i) out[i] = p[i] * (g[i] - dot);
+        });
   });
 }
 
 void log_softmax_grad_kernel(const Launch& launch) {
+  const std::int64_t n = classes(launch.in[0]);
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* g = pointer<const T>(launch.in[0]);
     const T* l = pointer<const T>(launch.in[1]);
     T* out = pointer<T>(launch.out[0]);
-    softmax_rows(launch.in[0], [=](std::int64_t first, std::int64_t n) {
-      const T total = static_cast<T>(sum_of(g + first, n));
-      EDF_INDEPENDENT
-      for (std::int64_t i = first; i < first + n; ++i) out[i] = g[i] - exp_(l[i]) * total;
-    });
+    short_or_long_rows<T>(
+        rows_of(launch.in[0]), n, softmax_work,
+        [=](auto& few, std::int64_t row, std::int64_t count, std::int64_t room) {
+          SameRows<decltype(few)> ps;
+          few.load(g + row * n, n, count, room);
+          ps.load(l + row * n, n, count, room);
+          exp_short(ps, n);
+          const auto total = few.sum(n).all();
+          for (std::int64_t c = 0; c < n; ++c) few.put(c, few.get(c) - ps.get(c) * total);
+          few.store(out + row * n, n, count);
+        },
+        [=](std::int64_t row) {
+          const std::int64_t first = row * n;
+          const T total = static_cast<T>(sum_of(g + first, n));
+          EDF_INDEPENDENT
+          for (std::int64_t i = first; i < first + n; ++i) out[i] = g[i] - exp_(l[i]) * total;
+        });
   });
 }
 
