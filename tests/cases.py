@@ -138,6 +138,7 @@ MATMULS = {
     "no_columns": (2, 3, 0),
     "large": (150, 141, 170),
     "large_deep": (13, 2053, 67),
+    "large_one_more": (101, 1025, 99),  # than is multiplied at once
 }
 FLAGS = {"nn": (False, False), "nt": (False, True), "tn": (True, False), "tt": (True, True)}
 

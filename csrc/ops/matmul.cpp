@@ -107,9 +107,9 @@ void vjp_affine(Builder& b, const VjpArgs& args) {
 
 // On the CPU: counters, the right operand in panels and the left one in strips, rounded up to those of any
 // instruction set; small products of a batch need it for each of at most 64 chunks (matmul.cpu.cpp makes no
-// more).
-std::int64_t scratch_matmul(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
-                            DeviceType device) {
+// more). A product that is added to something has its whole depth done at once.
+std::int64_t scratch_product(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
+                             DeviceType device, bool added) {
   const Shape& c = out[0].shape;
   const bool one =
       in[1].shape.rank() == 2 && !attrs.trans_a;  // the rows of the batch are those of one matrix
@@ -118,8 +118,17 @@ std::int64_t scratch_matmul(std::span<const Spec> in, std::span<const Spec> out,
   std::int64_t batch = 1;
   for (int i = 0; !one && i < c.rank() - 2; ++i) batch *= c[i];
   if (device == DeviceType::cuda) return cuda::matmul_scratch(rows, columns, depth, size, batch);
-  const std::int64_t each = EDF_MATMUL_COUNTERS(rows) + depth * ((columns + 63) / 64 * 64 + rows + 16) * size;
+  const bool right = attrs.trans_b || rows > matmul_unpacked || columns % 64 != 0;
+  const bool left = EDF_MATMUL_PACKS_LEFT(columns, attrs.trans_a, depth * size);
+  const std::int64_t copied = (right ? (columns + 63) / 64 * 64 : 0) + (left ? rows + 16 : 0);
+  const std::int64_t each =
+      EDF_MATMUL_COUNTERS(rows) + (added ? depth : std::min(depth, matmul_depth_block)) * copied * size;
   return each * (rows * columns * depth < (1 << 18) ? std::min(batch, std::int64_t{64}) : 1);
+}
+
+std::int64_t scratch_matmul(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
+                            DeviceType device) {
+  return scratch_product(in, out, attrs, device, false);
 }
 
 // Products with the same matrix transposed, as the steps of a recurrent net are on the way back.
@@ -150,7 +159,7 @@ void infer_matmul_sum(Inference& inf) {
 std::int64_t scratch_matmul_sum(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
                                 DeviceType device) {
   if (device == DeviceType::cpu && in.size() > 3) return 0;
-  return scratch_matmul(in.subspan(1, 2), out, attrs, device);
+  return scratch_product(in.subspan(1, 2), out, attrs, device, true);
 }
 
 std::int64_t flops_matmul_sum(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs) {
@@ -161,8 +170,9 @@ std::int64_t flops_matmul_sum(std::span<const Spec> in, std::span<const Spec> ou
 // The gradients of one matrix from several steps of a recurrent net.
 std::int64_t terms_of_sum(std::span<const Spec> in, const Attrs& attrs, DeviceType device) {
   if (device != DeviceType::cpu) return 0;
-  if (in[0].shape.rank() != 2 || in[1].shape.rank() != 2) return 1;
-  const std::int64_t depth = in[0].shape[attrs.trans_a ? 0 : 1];
+  const std::int64_t depth = in[0].shape[attrs.trans_a ? -2 : -1];
+  if (in[0].shape.rank() != 2 || in[1].shape.rank() != 2) return depth <= matmul_depth_block;
+  if (depth > matmul_depth_block) return 0;
   return std::clamp<std::int64_t>(matmul_sum_depth / std::max<std::int64_t>(depth, 1), 1, 64);
 }
 
@@ -176,7 +186,7 @@ void infer_matmul_sgd(Inference& inf) {
 // On a GPU the product is a step of its own within the kernel, and needs room.
 std::int64_t scratch_matmul_sgd(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
                                 DeviceType device) {
-  const std::int64_t own = scratch_matmul(in.subspan(1), out, attrs, device);
+  const std::int64_t own = scratch_product(in.subspan(1), out, attrs, device, true);
   return device == DeviceType::cpu ? own : own + static_cast<std::int64_t>(out[0].bytes() + 255) / 256 * 256;
 }
 
@@ -184,8 +194,9 @@ std::int64_t flops_matmul_sgd(std::span<const Spec> in, std::span<const Spec> ou
   return flops_matmul(in.subspan(1, 2), out, attrs) + 2 * out[0].shape.size();
 }
 
-bool descends(std::span<const Spec> in, const Attrs&, DeviceType device) {
-  return device == DeviceType::cpu && in[0].shape.rank() == 2 && in[1].shape.rank() == 2;
+bool descends(std::span<const Spec> in, const Attrs& attrs, DeviceType device) {
+  return device == DeviceType::cpu && in[0].shape.rank() == 2 && in[1].shape.rank() == 2 &&
+         in[0].shape[attrs.trans_a ? 0 : 1] <= matmul_depth_block;
 }
 
 const Accumulation into_sum = {

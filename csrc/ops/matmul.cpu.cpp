@@ -62,9 +62,8 @@ struct After {
 
 // Chunks are blocks of strips by groups of panels.
 template <class T>
-void multiply(const Product<T>& p, const After<T>& after) {
-  if (p.rows == 0 || p.columns == 0) return;
-  if (p.depth > 1) pack(p);
+void multiply_part(const Product<T>& p, const After<T>& after) {
+  if (p.whole > 1) pack(p);
   const std::int64_t panels = p.panels(), strips = p.strips(),
                      tile_work = p.depth * panel_width<T> * tile_rows + 1;
   const std::int64_t group = smaller(panels, ceil_div(chunk_work, smaller(block_strips, strips) * tile_work));
@@ -86,7 +85,7 @@ void multiply(const Product<T>& p, const After<T>& after) {
       const std::int64_t s1 = smaller(s0 + part, end);
       const std::int64_t i0 = s0 * tile_rows, i1 = smaller(s1 * tile_rows, p.rows);
       const std::int64_t j0 = p0 * panel_width<T>, j1 = smaller(p1 * panel_width<T>, p.columns);
-      if (p.depth == 1)
+      if (p.whole == 1)
         outer_product(p, i0, i1, j0, j1);
       else
         multiply_block(p, s0, s1, p0, p1);
@@ -99,11 +98,20 @@ void multiply(const Product<T>& p, const After<T>& after) {
   });
 }
 
+template <class T>
+void multiply(const Product<T>& p, const After<T>& after) {
+  if (p.rows == 0 || p.columns == 0) return;
+  // What the product is added to comes last, so c cannot hold parts of the product before.
+  const std::int64_t most = p.plus ? p.whole + 1 : matmul_depth_block;
+  for (std::int64_t k = 0; k == 0 || k < p.whole; k += most)
+    multiply_part(p.part(k, most), k + most < p.whole ? After<T>{} : after);
+}
+
 // Product number `i` of a batch in which an operand is the same for all, or one matrix for each.
 template <class T>
 Product<T> product_of_batch(Product<T> p, bool shared_a, bool shared_b, std::int64_t i) {
-  if (!shared_a) p.a += i * p.rows * p.depth;
-  if (!shared_b) p.b += i * p.depth * p.columns;
+  if (!shared_a) p.a += i * p.rows * p.whole;
+  if (!shared_b) p.b += i * p.whole * p.columns;
   p.c += i * p.rows * p.columns;
   if (p.plus) p.plus += i * p.rows * p.columns;
   return p;
@@ -114,18 +122,17 @@ void launch_product(const Launch& launch, const View* in, bool trans_a, bool tra
                     const T* plus, T scale = 1) {
   const View &a = in[0], &b = in[1], &c = launch.out[0];
   if (c.size == 0) return;
-  Product<T> p = {c.dims[c.rank - 2],
-                  c.dims[c.rank - 1],
-                  a.dims[a.rank - (trans_a ? 2 : 1)],
-                  pointer<const T>(a),
-                  pointer<const T>(b),
-                  trans_a,
-                  trans_b,
-                  pointer<T>(c),
-                  plus,
-                  scale,
-                  nullptr,
-                  nullptr};
+  Product<T> p{};
+  p.rows = c.dims[c.rank - 2];
+  p.columns = c.dims[c.rank - 1];
+  p.depth = p.whole = a.dims[a.rank - (trans_a ? 2 : 1)];
+  p.a = pointer<const T>(a);
+  p.b = pointer<const T>(b);
+  p.trans_a = trans_a;
+  p.trans_b = trans_b;
+  p.c = pointer<T>(c);
+  p.plus = plus;
+  p.scale = scale;
   std::int64_t batch = c.size / (p.rows * p.columns);
   if (b.rank == 2 && !trans_a) {  // the rows of the batch are those of one matrix
     p.rows *= batch;
@@ -133,18 +140,20 @@ void launch_product(const Launch& launch, const View* in, bool trans_a, bool tra
   }
   // Scratch: counters, copies of b, copies of a.
   const std::int64_t counters = EDF_MATMUL_COUNTERS(p.rows) / static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t room =
-      counters + p.panels() * panel_width<T> * p.depth + p.strips() * tile_rows * p.depth;
+  const std::int64_t at_once = plus ? p.whole : smaller(p.whole, matmul_depth_block);
+  const bool packs_right = p.packs_right(p.panels() - 1);  // the last one has the fewest columns
+  const std::int64_t right = packs_right ? p.panels() * panel_width<T> * at_once : 0;
+  const std::int64_t room = counters + right + (p.packs_left() ? p.strips() * tile_rows * at_once : 0);
   After<T> after{bias, launch.tail, nullptr, 0};
   const auto take_room = [&](Product<T>& own, After<T>& its, std::int64_t number) {
     T* const begin = static_cast<T*>(launch.scratch) + number * room;
     its.left = reinterpret_cast<std::int32_t*>(begin);
     own.right = begin + counters;
-    own.left = own.right_panel(own.panels());
+    own.left = own.right + right;
   };
   take_room(p, after, 0);
   if (batch == 1) return multiply(p, after);
-  const std::int64_t each_work = p.rows * p.columns * p.depth + 1;
+  const std::int64_t each_work = p.rows * p.columns * p.whole + 1;
   const std::int64_t chunk = each_work > chunk_work                ? batch  // then each is split by itself
                              : batch * each_work < 64 * chunk_work ? ceil_div(chunk_work, each_work)
                                                                    : ceil_div(batch, 64);
@@ -186,10 +195,14 @@ void matmul_sum_kernel(const Launch& launch) {
   visit_floating(c.dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* plus = pointer<const T>(launch.in[0]);
-    const Product<T> each = {c.dims[0], c.dims[1],     first.dims[trans_a ? 0 : 1],
-                             nullptr,   nullptr,       trans_a,
-                             trans_b,   pointer<T>(c), plus,
-                             T(1),      nullptr,       nullptr};
+    Product<T> each{};
+    each.rows = c.dims[0];
+    each.columns = c.dims[1];
+    each.depth = each.whole = first.dims[trans_a ? 0 : 1];
+    each.trans_a = trans_a;
+    each.trans_b = trans_b;
+    each.c = pointer<T>(c);
+    each.plus = plus;
     add_up(Sum<T>{each, launch.in + 1, (launch.n_in - 1) / 2});
   });
 }

@@ -15,11 +15,8 @@ constexpr int tile_rows = 6;
 constexpr int tile_rows = 4;
 #endif
 constexpr int tile_vectors = 2;
-constexpr std::int64_t depth_block = 1024;  // of k: a panel's share stays in the second-level cache
 constexpr std::int64_t block_strips = 4;
-constexpr std::int64_t chunk_work = 1 << 18;   // multiply-adds in a chunk, at least
-constexpr std::int64_t unpacked_rows = 96;     // fewer rows do not repay the copying of the right operand
-constexpr std::int64_t unpacked_columns = 96;  // fewer columns do not repay that of the left one
+constexpr std::int64_t chunk_work = 1 << 18;  // multiply-adds in a chunk, at least
 
 constexpr std::int64_t few = 2;  // rows: a panel is read once or twice
 
@@ -31,13 +28,15 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1
 
 template <class T>
 struct Product {
-  std::int64_t rows, columns, depth;
-  const T *a, *b;
+  std::int64_t rows, columns;
+  std::int64_t depth, whole;  // of the part at hand, and in all
+  const T *a, *b;             // where the part begins
   bool trans_a, trans_b;
   T* c;
   const T* plus;  // what the product is added to, `scale` times, or null; may be c itself
   T scale;
-  T *right, *left;  // room for copies of b in panels and of a in strips of tile_rows
+  bool first = true;  // part of the depth; to a later one, c is the product so far
+  T *right, *left;    // room for copies of b in panels and of a in strips of tile_rows
 
   std::int64_t panels() const { return ceil_div(columns, panel_width<T>); }
   std::int64_t strips() const { return ceil_div(rows, tile_rows); }
@@ -50,13 +49,20 @@ struct Product {
 
   // A panel of whole vectors can be read where it is, one row of b after the other.
   bool packs_right(std::int64_t panel) const {
-    return trans_b || (width(panel) < panel_width<T> && rows > few) || rows > unpacked_rows;
+    return trans_b || (width(panel) < panel_width<T> && rows > few) || rows > matmul_unpacked;
   }
-  // So can the rows of a, unless they lie a multiple of a large power of two apart, and compete for the same
-  // cache lines.
+  // So can the rows of a, for the most part.
   bool packs_left() const {
-    return columns > unpacked_columns &&
-           (trans_a || depth * static_cast<std::int64_t>(sizeof(T)) % 1024 == 0);
+    return EDF_MATMUL_PACKS_LEFT(columns, trans_a, whole * static_cast<std::int64_t>(sizeof(T)));
+  }
+
+  Product part(std::int64_t k, std::int64_t most) const {
+    Product made = *this;
+    made.depth = smaller(most, whole - k);
+    made.first = k == 0;
+    made.a += trans_a ? k * rows : k;
+    made.b += trans_b ? k : k * columns;
+    return made;
   }
 };
 
@@ -68,11 +74,11 @@ struct Left {
 };
 
 template <class T>
-Left<T> left_tile(const Product<T>& p, std::int64_t strip, std::int64_t k) {
-  if (p.packs_left()) return {p.left_strip(strip) + k * tile_rows, 1, tile_rows};
+Left<T> left_tile(const Product<T>& p, std::int64_t strip) {
+  if (p.packs_left()) return {p.left_strip(strip), 1, tile_rows};
   const std::int64_t i = strip * tile_rows;
-  if (p.trans_a) return {p.a + k * p.rows + i, 1, p.rows};
-  return {p.a + i * p.depth + k, p.depth, 1};
+  if (p.trans_a) return {p.a + i, 1, p.rows};
+  return {p.a + i * p.whole, p.whole, 1};
 }
 
 // Only where not all columns of a tile are there does it take the vectors' first lanes.
@@ -161,15 +167,15 @@ void tile_of(std::int64_t rows, const Left<T>& a, const T* b, std::int64_t b_ste
 constexpr std::int64_t side_by_side = 4;
 
 template <class T, int Vectors, bool Masked>
-void few_rows(const Product<T>& p, std::int64_t k, std::int64_t j, std::int64_t depth) {
-  const T* b = p.b + k * p.columns + j;
+void few_rows(const Product<T>& p, std::int64_t j) {
+  const T* b = p.b + j;
   const std::int64_t width = smaller(Vectors * lanes<T>, p.columns - j);
-  const Left<T> a = left_tile(p, 0, k);
+  const Left<T> a = left_tile(p, 0);
   const T* plus = p.plus ? p.plus + j : nullptr;
   if (p.rows == 1)
-    tile<T, 1, Vectors, Masked>(a, b, p.columns, p.c + j, plus, p.scale, p.columns, width, depth, k == 0);
+    tile<T, 1, Vectors, Masked>(a, b, p.columns, p.c + j, plus, p.scale, p.columns, width, p.depth, p.first);
   else
-    tile<T, 2, Vectors, Masked>(a, b, p.columns, p.c + j, plus, p.scale, p.columns, width, depth, k == 0);
+    tile<T, 2, Vectors, Masked>(a, b, p.columns, p.c + j, plus, p.scale, p.columns, width, p.depth, p.first);
 }
 
 // Columns of the right operand side by side, padded with zeros to whole vectors.
@@ -199,7 +205,7 @@ template <class T>
 void pack_right(const Product<T>& p, std::int64_t panel) {
   const std::int64_t first = panel * panel_width<T>;
   if (p.trans_b)
-    pack_columns(p.b + first * p.depth, p.depth, p.width(panel), p.depth, p.right_panel(panel));
+    pack_columns(p.b + first * p.whole, p.whole, p.width(panel), p.depth, p.right_panel(panel));
   else
     pack_rows(p.b + first, p.columns, p.width(panel), p.depth, p.right_panel(panel));
 }
@@ -208,7 +214,7 @@ template <class T>
 void pack_left(const Product<T>& p, std::int64_t strip) {
   const std::int64_t height = p.height(strip), first = strip * tile_rows;
   const std::int64_t step = p.trans_a ? p.rows : 1;
-  const T* from = p.a + first * (p.trans_a ? 1 : p.depth);
+  const T* from = p.a + first * (p.trans_a ? 1 : p.whole);
   T* to = p.left_strip(strip);
   if (p.trans_a) {
     for (std::int64_t k = 0; k < p.depth; ++k)
@@ -217,7 +223,7 @@ void pack_left(const Product<T>& p, std::int64_t strip) {
     return;
   }
   for (std::int64_t k = 0; k < p.depth; ++k)
-    for (std::int64_t r = 0; r < height; ++r) to[k * tile_rows + r] = from[r * p.depth + k];
+    for (std::int64_t r = 0; r < height; ++r) to[k * tile_rows + r] = from[r * p.whole + k];
 }
 
 template <class T>
@@ -238,31 +244,26 @@ void pack(const Product<T>& p) {
 // Strips [s0, s1) by panels [p0, p1).
 template <class T>
 void multiply_block(const Product<T>& p, std::int64_t s0, std::int64_t s1, std::int64_t p0, std::int64_t p1) {
-  // What the product is added to comes last, so c cannot hold parts of the product before.
-  const std::int64_t block = p.plus ? p.depth + 1 : depth_block;
-  for (std::int64_t k = 0; k == 0 || k < p.depth; k += block) {
-    const std::int64_t depth = smaller(block, p.depth - k);
-    for (std::int64_t panel = p0; panel < p1; ++panel) {
-      const std::int64_t j = panel * panel_width<T>;
-      const bool packed = p.packs_right(panel);
-      if (p.rows <= few && !packed) {
-        const bool several = panel + side_by_side <= p1 && j + side_by_side * panel_width<T> <= p.columns;
-        if (several)
-          few_rows<T, side_by_side * tile_vectors, false>(p, k, j, depth);
-        else if (p.width(panel) == panel_width<T>)
-          few_rows<T, tile_vectors, false>(p, k, j, depth);
-        else
-          few_rows<T, tile_vectors, true>(p, k, j, depth);
-        panel += several ? side_by_side - 1 : 0;
-        continue;
-      }
-      const std::int64_t b_step = packed ? panel_width<T> : p.columns;
-      const T* b = packed ? p.right_panel(panel) + k * b_step : p.b + k * b_step + j;
-      for (std::int64_t s = s0; s < s1; ++s)
-        tile_of<T>(p.height(s), left_tile(p, s, k), b, b_step, p.c + s * tile_rows * p.columns + j,
-                   p.plus ? p.plus + s * tile_rows * p.columns + j : nullptr, p.scale, p.columns,
-                   p.width(panel), depth, k == 0);
+  for (std::int64_t panel = p0; panel < p1; ++panel) {
+    const std::int64_t j = panel * panel_width<T>;
+    const bool packed = p.packs_right(panel);
+    if (p.rows <= few && !packed) {
+      const bool several = panel + side_by_side <= p1 && j + side_by_side * panel_width<T> <= p.columns;
+      if (several)
+        few_rows<T, side_by_side * tile_vectors, false>(p, j);
+      else if (p.width(panel) == panel_width<T>)
+        few_rows<T, tile_vectors, false>(p, j);
+      else
+        few_rows<T, tile_vectors, true>(p, j);
+      panel += several ? side_by_side - 1 : 0;
+      continue;
     }
+    const std::int64_t b_step = packed ? panel_width<T> : p.columns;
+    const T* b = packed ? p.right_panel(panel) : p.b + j;
+    for (std::int64_t s = s0; s < s1; ++s)
+      tile_of<T>(p.height(s), left_tile(p, s), b, b_step, p.c + s * tile_rows * p.columns + j,
+                 p.plus ? p.plus + s * tile_rows * p.columns + j : nullptr, p.scale, p.columns,
+                 p.width(panel), p.depth, p.first);
   }
 }
 
