@@ -19,7 +19,8 @@ from references import Array
 
 B = -1  # the batch axis in a shape
 DIMS = (5, 2, 3, 1, 7, 4, 13, 33)
-LIMIT = 20_000  # elements of a value, for the largest minibatch
+WIDE = (150, 100, 128, 200, 257, 33, 300, 16)  # products of several chunks, also with counters
+LIMIT = 80_000  # elements of a value, for the largest minibatch
 INF = math.inf
 HOSTS: dict[str, Any] = vars(make_nodes(edf))  # the nodes in NumPy
 Shape = tuple[int, ...]
@@ -83,11 +84,15 @@ class Draft:
         self.fused: set[str] = set()  # softmaxes that a loss takes
         self.batch = batch
         self.gene = 0
+        self.dims = DIMS
 
     def choose(self, n: int) -> int:
         """Return a number below n, the next digit of the gene."""
         self.gene, digit = divmod(self.gene, n)
         return digit
+
+    def dim(self) -> int:
+        return self.dims[self.choose(8)]
 
     def pick(self, fits: Callable[[Value], bool]) -> Value | None:
         """Pick the latest for 0; then from the first on, so that less stays the same when shrinking leaves out ops."""

@@ -233,11 +233,30 @@ def product(d: Draft, op: Op) -> None:
         i, k = a.shape[::-1] if ta else a.shape
         b = None if new and k != B else d.pick(lambda v: len(v.shape) == 2 and v.shape[tb] == k)
         if b is None and k != B:
-            b = d.leaf("p", (DIMS[d.choose(8)], k) if tb else (k, DIMS[d.choose(8)]))
+            b = d.leaf("p", (d.dim(), k) if tb else (k, d.dim()))
         if b and d.size(shape := (i, b.shape[1 - tb])) <= LIMIT:
             top = d.size((k,)) * a.top * b.top
             extra = ", ".join(["trans_a=True"] * ta + ["trans_b=True"] * tb)
             d.call(op.name, [a, b], shape, (-top, top), extra)
+
+
+def recurrent(d: Draft) -> None:
+    """Several steps with one matrix, whose gradient is a sum of products; or a product of parameters."""
+    if x := d.pick(lambda v: len(v.shape) == 2 and v.shape[1] != B):
+        n, way = x.shape[1], d.choose(4)
+        found = [v for v in d.values if v.shape == (n, n) and v.role == "parameter"]
+        w = found[-1] if found and d.choose(2) else d.leaf("p", (n, n))
+        h = x
+        for _ in range(2 + d.choose(5)):
+            top = n * h.top * w.top
+            a = d.call("matmul", [h, w], x.shape, (-top, top), "trans_b=True" * (way == 1))
+            h = d.call(
+                "tanh", [d.call("add", [a, x], x.shape, (a.low + x.low, a.high + x.high))], x.shape, (-1, 1)
+            )
+        if way >= 2:
+            other = found[0] if found else w
+            a = d.call("matmul", [w, other], (n, n), (-4.0 * n, 4.0 * n), "trans_a=True" * (way == 3))
+            d.call("mul", [d.call("tanh", [a], (n, n), (-1, 1)), other], (n, n), (-2, 2))
 
 
 def affine(d: Draft, op: Op) -> None:
@@ -247,7 +266,7 @@ def affine(d: Draft, op: Op) -> None:
         found = [
             v for v in d.values if len(v.shape) == 2 and v.shape[0] == k and v.shape[1] != B and not host
         ]
-        w = found[-1] if d.choose(3) == 1 and found else d.leaf("p", (k, DIMS[d.choose(8)]))
+        w = found[-1] if d.choose(3) == 1 and found else d.leaf("p", (k, d.dim()))
         found = [v for v in d.values if v.shape == w.shape[1:] and not host]
         b = found[-1] if d.choose(2) and found else d.leaf("p", w.shape[1:])
         top = k * x.top * w.top + b.top

@@ -7,7 +7,8 @@ every list of genes is a graph, and a shorter list a smaller one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import getsource
@@ -15,12 +16,14 @@ from textwrap import dedent
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
 import edfcore as edf
 from edfcore import ops
-from fuzz_draft import DIMS, HOSTS, B, Draft, draw
+from fuzz_draft import HOSTS, WIDE, B, Draft, draw
+from fuzz_makers import recurrent
 from fuzz_ops import ENGINE, OPS
 from references import Array
 
@@ -75,13 +78,15 @@ def write(genes: list[tuple[int, int]], batch: int, setting: int) -> Draft:
     d = Draft(batch)
     d.gene = setting
     ops = OPS if d.choose(2) else ENGINE
-    width, by_labels, all_values, deep = DIMS[d.choose(8)], d.choose(3) == 2, d.choose(2), d.choose(3) == 2
+    if d.choose(3) == 2:
+        d.dims = WIDE
+    width, by_labels, all_values, deep = d.dim(), d.choose(3) == 2, d.choose(2), d.choose(3) == 2
     d.leaf("x", (B, 3, width) if deep else (B, width))
     p = d.leaf("p", (width,))
     for number, gene in genes:
         op = ops[number % len(ops)]
         d.gene = gene
-        op.make(d, op)
+        op.make(d, op) if d.choose(6) < 5 else recurrent(d)
     last = d.values[-1]
     if by_labels and len(last.shape) == 2 and last.shape[0] == B and last.shape[1] != B:
         probabilities = d.call("softmax", [last], last.shape, (0.001, 1))
@@ -194,3 +199,15 @@ DIGITS = st.integers(0, 2**24 - 1)
 GENE = st.tuples(st.integers(0, len(OPS) - 1), DIGITS)
 GENES = st.tuples(st.lists(GENE, min_size=1, max_size=15), *[st.lists(GENE, max_size=15)] * 3)  # shrinks well
 PROGRAMS = st.builds(made_program, GENES, DIGITS, DIGITS, st.lists(DIGITS, max_size=5))
+
+
+def try_out(attempt: Callable[..., None], count: int, *strategies: Any) -> None:
+    """Call `attempt` with so many draws, the same in each run unless EDFCORE_FUZZ_SEED is set; shrink a failure."""
+    seed = os.environ.get("EDFCORE_FUZZ_SEED")
+    settings = hypothesis.settings(
+        max_examples=count, deadline=None, database=None, derandomize=seed is None, print_blob=False,
+        suppress_health_check=list(hypothesis.HealthCheck), report_multiple_bugs=False,
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+    )  # fmt: skip
+    test = settings(hypothesis.given(*strategies)(attempt))
+    (hypothesis.seed(int(seed))(test) if seed else test)()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
 import edfcore as edf
 from edfcore import _core
-from fuzz_programs import DIGITS, GENES, RATE, RECORDED, Program, made_program, nodes
+from fuzz_programs import DIGITS, GENES, RATE, RECORDED, Program, made_program, nodes, try_out
 from references import Array
 
 PLACES = ("Forward", "Backward", "SGD", "feed", "build")
@@ -161,7 +160,6 @@ def check(program: Program, before: Actions, actions: Actions, trains: list[int]
 @pytest.mark.mode("planned")
 def test_steps_put_off_show_what_steps_at_once_show(device: str) -> None:
     simulated = edf.cuda.build() == "sim" and device == "cuda"
-    seed = os.environ.get("EDFCORE_FUZZ_SEED")
 
     def attempt(
         genes: Any,
@@ -183,16 +181,8 @@ def test_steps_put_off_show_what_steps_at_once_show(device: str) -> None:
                 f"{straight} {program.dtype.__name__}\n{doing}\n"
             ) from error
 
-    settings = hypothesis.settings(
-        max_examples=int(os.environ.get("EDFCORE_FUZZ", "20" if simulated else "300")), deadline=None,
-        database=None, derandomize=seed is None, print_blob=False, report_multiple_bugs=False,
-        suppress_health_check=list(hypothesis.HealthCheck),
-        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
-    )  # fmt: skip
+    count = int(os.environ.get("EDFCORE_FUZZ", "20" if simulated else "300"))
     trains = st.lists(st.sampled_from([2, 2, 2, 3, 4, 1, 0]), min_size=1, max_size=3)
     genes = st.lists(DIGITS, max_size=12)
-    given = hypothesis.given(
-        GENES, st.tuples(DIGITS, DIGITS), genes, genes, trains, st.sampled_from([0, 0, 1, 2])
-    )
-    test = settings(given(attempt))
-    (hypothesis.seed(int(seed))(test) if seed else test)()
+    straight = st.sampled_from([0, 0, 1, 2])
+    try_out(attempt, count, GENES, st.tuples(DIGITS, DIGITS), genes, genes, trains, straight)

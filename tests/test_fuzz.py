@@ -6,14 +6,15 @@ itself as a program that can be pasted and run.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import hypothesis
 import numpy as np
 import pytest
 
@@ -22,7 +23,7 @@ from edfcore import ops
 from fuzz_draft import HOSTS
 from fuzz_makers import Op
 from fuzz_ops import OPS
-from fuzz_programs import PROGRAMS, RATE, RECORDED, Program, nodes
+from fuzz_programs import PROGRAMS, RATE, RECORDED, Program, nodes, try_out
 from references import Array
 
 THREADS = (1, 2, 3, 8)
@@ -257,14 +258,7 @@ def fuzz(check: Callable[[Program], None], count: int) -> set[str]:
         except Exception as error:
             raise AssertionError(f"{type(error).__name__}: {error}\n\n{program}\n") from error
 
-    seed = os.environ.get("EDFCORE_FUZZ_SEED")
-    settings = hypothesis.settings(
-        max_examples=count, deadline=None, database=None, derandomize=seed is None, print_blob=False,
-        suppress_health_check=list(hypothesis.HealthCheck), report_multiple_bugs=False,
-        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
-    )  # fmt: skip
-    test = settings(hypothesis.given(PROGRAMS)(attempt))
-    (hypothesis.seed(int(seed))(test) if seed else test)()
+    try_out(attempt, count, PROGRAMS)
     return used
 
 
@@ -284,3 +278,35 @@ def test_every_op_is_in_the_table() -> None:
     assert public - OP.keys() - EXCLUDED == set(), "add a line for each of these to OPS in fuzz_ops.py"
     assert OP.keys() - HOSTS.keys() - public == set(), "these lines have no op"
     assert OP.keys() & EXCLUDED == set(), "these have a line and are excluded too"
+
+
+def test_programs_reach_what_plans_do() -> None:
+    """Steps that are one with others, and products of several parts, whose order threads decide."""
+    reached: set[str] = set()
+
+    def look(program: Program) -> None:
+        if program.hosts:
+            return
+        edf.clear_compgraph()
+        edf.DT = program.dtype
+        leaves = nodes(program.data(0))
+        for name, array in program.data(0).items():
+            if name[0] in "xy":
+                leaves[name].value = array
+        for line in edf.plan(program.graph(RECORDED, leaves)).describe().splitlines()[1:]:
+            op = re.match(r" *\d+ ([/|\\ ]) (\w+)", line)
+            if op is None:
+                continue
+            if op[2] == "matmul_sum":
+                reached.add(f"matmul_sum of {'one' if line.split('->')[0].count('%') == 3 else 'several'}")
+            elif op[1] == "/" and op[2] in ("matmul", "affine"):
+                shapes = [
+                    math.prod(map(int, re.findall(r"\d+", s))) for s in re.findall(r"%\d+ \(([^)]*)\)", line)
+                ]
+                reached.add(f"followed {'large' if shapes[0] * shapes[1] > 2**20 else 'small'} {op[2]}")
+            reached.add(op[2])
+
+    try_out(look, 300, PROGRAMS)
+    wanted = {"matmul_sgd", "matmul_sum of one", "matmul_sum of several", "followed small affine"}
+    assert wanted <= reached, wanted - reached
+    assert any(name.startswith("followed large") for name in reached)

@@ -168,3 +168,17 @@ def test_a_few_of_many_examples(how: str, device: str) -> None:
             edf.replay(loss, {x: X, y: Y}, order=np.array([0, bad]))
     with pytest.raises(edf.ShapeError, match="there must be as many of each"):
         edf.replay(loss, {x: X, y: Y[:150]}, order=order)
+
+
+def test_an_order_of_booleans_is_refused(device: str) -> None:
+    x, y, loss = mlp([37, 6, 5])
+    with pytest.raises(
+        edf.DTypeError, match=r"order has shape \(4,\) and dtype bool: it must be one axis of integers"
+    ):
+        edf.replay(loss, {x: np.ones((4, 37)), y: np.zeros(4, int)}, order=np.array([True] * 4))
+
+
+def test_an_order_beyond_all_integers_is_refused(device: str) -> None:
+    x, y, loss = mlp([37, 6, 5])
+    with pytest.raises((edf.DataError, edf.DTypeError)):
+        edf.replay(loss, {x: np.ones((4, 37)), y: np.zeros(4, int)}, order=np.array([2**63], np.uint64))

@@ -129,3 +129,22 @@ def test_a_trace_is_written_when_the_block_fails(tmp_path: Path) -> None:
         "log",
     ]
     assert [p.name for p in tmp_path.iterdir()] == ["t.json"]
+
+
+def test_an_infinite_gradient_in_a_replay_moves_no_parameter(device: str) -> None:
+    x = edf.Input()
+    W = edf.Parameter(np.full((3, 2), 1e-20))
+    V = edf.Parameter(np.ones((2, 2)))
+    h = edf.Scale(edf.Matmul(x, W), 1e10)  # finite, but the gradient of W is not
+    loss = edf.Mean(edf.Matmul(h, V), axis=1)
+    before = [p.value.copy() for p in (W, V)]
+    edf.learning_rate = 0.1
+    edf.debug(nan=True)
+    try:
+        with pytest.raises(edf.DataError, match=r"\[matmul\] made -?inf.*In replay") as raised:
+            edf.replay(loss, {x: np.full((4, 3), 1.5e38, np.float32)}, batch_size=4)
+    finally:
+        edf.debug(nan=False)
+    assert "no minibatch from here on was learnt from" in str(raised.value)
+    for p, value in zip((W, V), before, strict=True):
+        np.testing.assert_array_equal(p.value, value)

@@ -59,7 +59,9 @@ bool take_few(py::dict& given, const py::object& order) {
   if (!py::isinstance<py::array>(order)) return false;
   const auto rows = py::reinterpret_borrow<py::array>(order);
   const char kind = rows.dtype().kind();
-  if (rows.ndim() != 1 || rows.size() == 0 || (kind != 'i' && kind != 'u')) return false;
+  if (rows.ndim() != 1 || rows.size() == 0 || (kind != 'i' && kind != 'u') ||
+      (kind == 'u' && rows.itemsize() == 8))
+    return false;
   py::ssize_t count = -1;
   bool copies = false;
   for (const auto& [key, value] : given) {
@@ -107,9 +109,10 @@ Tensor rows_of(const py::object& order, std::int64_t examples, Device device) {
   const py::object positions =
       order.is_none() ? py::object(py::module_::import("numpy").attr("arange")(examples)) : order;
   Tensor rows = to_tensor(positions, {}, cpu_device, "replay: order", true);
-  if (is_floating(rows.spec.dtype) || rows.spec.shape.rank() != 1)
+  const bool mask = py::array::ensure(positions).dtype().kind() == 'b';
+  if (is_floating(rows.spec.dtype) || mask || rows.spec.shape.rank() != 1)
     fail(ErrorKind::dtype, "replay: order has shape ", rows.spec.shape, " and dtype ",
-         dtype_name(rows.spec.dtype), ": it must be one axis of integers.");
+         mask ? "bool" : dtype_name(rows.spec.dtype), ": it must be one axis of integers.");
   if (rows.spec.dtype != DType::i64)
     rows = to_tensor(py::array(positions.attr("astype")("int64")), {}, cpu_device, "", true);
   if (rows.spec.shape[0] == 0) fail(ErrorKind::graph, "replay: there are no examples.");

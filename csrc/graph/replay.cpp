@@ -84,8 +84,10 @@ std::shared_ptr<Batches> compiled_for(const Replay& replay, const Listing& listi
   const std::int32_t loss_value = traced.values[static_cast<std::size_t>(position)];
   const std::int32_t loss = traced.trace.keep(loss_value);
   const Spec losses = traced.trace.values[static_cast<std::size_t>(loss_value)].spec;
-  // What is watched runs one by one, and finds its inputs as they were.
-  const CompileOptions options{.blocks = !watch().on, .inplace = !watch().on};
+  // What is watched runs one by one and finds its inputs as they were; parameters move when all has been
+  // seen.
+  const bool free = !watch().on;
+  const CompileOptions options{.blocks = free, .inplace = free, .whole = free};
   auto made = std::make_shared<Batches>(compile(std::move(traced.trace), options));
   made->loss = loss;
   made->losses = losses;
