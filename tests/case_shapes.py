@@ -44,6 +44,7 @@ EXPANSIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "same": ((3, 4), (3, 4)),
     "empty": ((1, 4), (0, 4)),
     "large": ((1, 401), (251, 401)),
+    "large_columns": ((3, 1, 5, 1), (3, 401, 5, 7)),
 }
 RESHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "flat": ((3, 4), (-1,)),
@@ -64,7 +65,10 @@ PERMUTATIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...] | None]] = {
     "deep": ((2, 1, 3, 1, 2, 1, 3, 2), (7, 0, 6, 1, 5, 2, 4, 3)),
     "empty": ((0, 3), None),
     "odd": ((67, 33), None),
+    "squares": ((16, 48), None),
+    "planes": ((3, 17, 2, 35), (2, 3, 0, 1)),
     "large": ((251, 401), None),
+    "large_planes": ((5, 67, 263), (0, 2, 1)),
 }
 # a, b
 BROADCASTS = {
@@ -100,6 +104,7 @@ SLICES: dict[str, tuple[int, int | None, int | None, int, tuple[int, ...]]] = {
     "nothing": (0, 0, 9, 1, (0, 3)),
     "large": (1, 3, 301, 1, (251, 401)),
     "large_steps": (1, 1, None, 2, (17, 307, 23)),
+    "large_last_steps": (1, 2, -1, 3, (97, 401)),
 }
 # axis of concat, shapes
 CONCATS: dict[str, tuple[int, tuple[tuple[int, ...], ...]]] = {

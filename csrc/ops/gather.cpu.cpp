@@ -31,21 +31,25 @@ void gather_rows(const Launch& launch) {
   });
 }
 
-// Chunks are bands of columns, so that each sum is taken in the order of the index.
+// Chunks are ranges of rows of the output, so that each sum is taken in the order of the index. Every one of
+// them looks at the whole index, so there are few, and fewer where rows are short.
 template <class T>
 void scatter_add_rows(const Launch& launch) {
   const View &g = launch.in[0], &index = launch.in[1], &out = launch.out[0];
-  const std::int64_t rows = out.dims[0], width = rows > 0 ? out.size / rows : 0, band = 64;
+  const std::int64_t rows = out.dims[0], width = rows > 0 ? out.size / rows : 0;
   const T* from = pointer<const T>(g);
   T* to = pointer<T>(out);
-  parallel_ranges(width, band, [=, &index](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = 0; row < rows; ++row)
-      for (std::int64_t j = begin; j < end; ++j) to[row * width + j] = T(0);
+  const std::int64_t by_width = 1 + width / 32, by_size = 1 + g.size / (32 * work);
+  const std::int64_t most = by_width < by_size ? by_width : by_size, parts = most < 4 ? most : 4;
+  parallel_ranges(rows, (rows + parts - 1) / parts, [=, &index](std::int64_t begin, std::int64_t end) {
+    memset(to + begin * width, 0, static_cast<size_t>((end - begin) * width) * sizeof(T));
     for (std::int64_t i = 0; i < index.size; ++i) {
       const std::int64_t row = index_at(index, i);
-      if (!in_range(row, rows)) continue;
+      if (row < begin || row >= end) continue;
+      T* sum = to + row * width;
+      const T* term = from + i * width;
       EDF_INDEPENDENT
-      for (std::int64_t j = begin; j < end; ++j) to[row * width + j] += from[i * width + j];
+      for (std::int64_t j = 0; j < width; ++j) sum[j] += term[j];
     }
   });
 }
@@ -61,11 +65,13 @@ void take_along_last(const Launch& launch) {
   const std::int64_t classes = x.dims[x.rank - 1], n = entries(index, x);
   const T* from = pointer<const T>(x);
   T* to = pointer<T>(launch.out[0]);
-  parallel_ranges(index.size, work, [=, &index](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t c = index_at(index, i);
-      to[i] = in_range(c, classes) ? from[i / n * classes + c] : T(0);
-    }
+  const std::int64_t rows = n > 0 ? index.size / n : 0;
+  parallel_ranges(rows, grain_for(n), [=, &index](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row)
+      for (std::int64_t i = row * n; i < (row + 1) * n; ++i) {
+        const std::int64_t c = index_at(index, i);
+        to[i] = in_range(c, classes) ? from[row * classes + c] : T(0);
+      }
   });
 }
 
@@ -78,10 +84,11 @@ void put_along_last(const Launch& launch) {
   const std::int64_t rows = classes > 0 ? out.size / classes : 0;
   parallel_ranges(rows, grain_for(classes), [=, &index](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin * classes; i < end * classes; ++i) to[i] = T(0);
-    for (std::int64_t i = begin * n; i < end * n; ++i) {
-      const std::int64_t c = index_at(index, i);
-      if (in_range(c, classes)) to[i / n * classes + c] += from[i];
-    }
+    for (std::int64_t row = begin; row < end; ++row)
+      for (std::int64_t i = row * n; i < (row + 1) * n; ++i) {
+        const std::int64_t c = index_at(index, i);
+        if (in_range(c, classes)) to[row * classes + c] += from[i];
+      }
   });
 }
 

@@ -56,6 +56,18 @@ void join(const Launch& launch) {
 struct Runs {
   std::int64_t width, inner, low, high, step, terms;
 
+  // `count` elements of a row, the first of them `at` after the slice's beginning.
+  template <class T>
+  void spread_steps(const T* g, T* y, std::int64_t at, std::int64_t count) const {
+    memset(y, 0, static_cast<size_t>(count) * sizeof(T));
+    const std::int64_t stride = step * inner, passed = at / stride;
+    g += passed * inner;
+    for (std::int64_t first = passed * stride - at; first < count; first += stride, g += inner) {
+      const std::int64_t begin = first < 0 ? -first : 0, end = smaller(inner, count - first);
+      for (std::int64_t i = begin; i < end; ++i) y[first + i] = g[i];
+    }
+  }
+
   // Elements [begin, end) of the whole: those of the slice come from g, the others are 0.
   template <class T>
   void spread(const T* g, T* y, std::int64_t begin, std::int64_t end) const {
@@ -70,10 +82,7 @@ struct Runs {
       else if (step == 1)
         memcpy(y + begin, from + (column - low), static_cast<size_t>(count * bytes));
       else
-        for (std::int64_t i = 0; i < count; ++i) {
-          const std::int64_t at = column - low + i, run = at / inner, nth = run / step;
-          y[begin + i] = run == nth * step ? from[nth * inner + (at - run * inner)] : T(0);
-        }
+        spread_steps(from, y + begin, column - low, count);
       begin += count;
     }
   }

@@ -54,16 +54,32 @@ struct Loops {
   }
   std::int64_t offset(int n, std::int64_t index) const { return offset(n, index, rank); }
 
-  // body(first, count, offsets) for the pieces of rows that make up positions [begin, end).
+  // body(first, count, offsets) for the pieces of rows that make up positions [begin, end). Where the first
+  // one is takes divisions; the next ones are counted from there.
   template <class Body>
   void rows(std::int64_t begin, std::int64_t end, const Body& body) const {
-    while (begin < end) {
-      const std::int64_t row = begin / inner(), column = begin - row * inner();
+    if (begin >= end) return;
+    std::int64_t at[max_loops], offsets[Operands] = {}, row = begin / inner(), column = begin - row * inner();
+    for (int i = rank - 2; i >= 0; --i) {
+      const std::int64_t outer = i > 0 ? row / dims[i] : 0;
+      at[i] = row - outer * dims[i];
+      for (int n = 0; n < Operands; ++n) offsets[n] += at[i] * strides[i][n];
+      row = outer;
+    }
+    for (int n = 0; n < Operands; ++n) offsets[n] += column * inner_stride(n);
+    while (true) {
       const std::int64_t rest = inner() - column, count = rest < end - begin ? rest : end - begin;
-      std::int64_t offsets[Operands];
-      for (int n = 0; n < Operands; ++n) offsets[n] = offset(n, row, rank - 1) + column * inner_stride(n);
       body(begin, count, offsets);
       begin += count;
+      if (begin >= end) return;
+      for (int n = 0; n < Operands; ++n) offsets[n] -= column * inner_stride(n);
+      column = 0;
+      for (int i = rank - 2; i >= 0; --i) {
+        for (int n = 0; n < Operands; ++n) offsets[n] += strides[i][n];
+        if (++at[i] < dims[i]) break;
+        for (int n = 0; n < Operands; ++n) offsets[n] -= dims[i] * strides[i][n];
+        at[i] = 0;
+      }
     }
   }
 };
@@ -113,6 +129,8 @@ void copy_strided(const Loops<1>& loops, const T* x, T* y) {
       const std::int64_t step = loops.inner_stride(0);
       if (step == 1)
         for (std::int64_t i = 0; i < count; ++i) to[i] = from[i];
+      else if (step == 0)
+        for (std::int64_t i = 0; i < count; ++i) to[i] = *from;
       else
         for (std::int64_t i = 0; i < count; ++i) to[i] = from[i * step];
     });
