@@ -149,6 +149,10 @@ State& state() {
   return *instance;
 }
 
+// Made when the library is loaded: a fork while another thread is making it would leave the child waiting for
+// that thread.
+[[maybe_unused]] const State& made_at_load = state();
+
 }  // namespace
 
 void parallel_chunks(std::int64_t chunks, void (*task)(void*, std::int64_t), void* context) noexcept {

@@ -148,4 +148,8 @@ Backend& backend(Device device) {
   return cuda_backend(device.index);
 }
 
+// Made when the library is loaded: a fork while another thread is making it would leave the child waiting for
+// that thread.
+[[maybe_unused]] static const Backend& made_at_load = backend(cpu_device);
+
 }  // namespace edfcore
