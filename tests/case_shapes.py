@@ -14,6 +14,7 @@ REDUCTIONS: dict[str, tuple[Any, bool, tuple[int, ...]]] = {
     "last": (-1, False, (5, 7)),
     "last_kept": (-1, True, (3, 67)),
     "middle": (1, False, (3, 5, 7)),
+    "short_rows": (1, False, (37, 10)),
     "outer_two": ((0, -1), False, (3, 5, 7)),
     "inner_two": ((2, 1), True, (3, 5, 7)),
     "spread": ((0, 2, 4), False, (2, 3, 2, 3, 2)),
@@ -114,7 +115,9 @@ CONCATS: dict[str, tuple[int, tuple[tuple[int, ...], ...]]] = {
     "columns": (-1, ((3, 2), (3, 0), (3, 5))),
     "middle": (1, ((2, 3, 5), (2, 1, 5), (2, 4, 5))),
     "empty": (1, ((0, 3), (0, 2))),
+    "many": (1, tuple((3, n) for n in (1, 2, 3, 5, 7, 11, 13, 17, 67, 129, 1))),
     "large": (1, ((251, 201), (251, 1), (251, 200))),
+    "large_rows": (0, ((51, 401), (0, 401), (150, 401))),
 }
 STACKS: dict[str, tuple[int, int, tuple[int, ...]]] = {
     "scalars": (0, 3, ()),

@@ -18,20 +18,33 @@ std::int64_t extent(const View& x, std::int64_t first, std::int64_t last) {
   return n;
 }
 
-// The input is cut into rows of which each gets a run in every `width` of the output, from `first` on.
+// What becomes of an input: its runs, of which each row of the output has one from `first` on.
 template <class T>
-void copy_rows(const T* x, std::int64_t size, std::int64_t run, T* y, std::int64_t width,
-               std::int64_t first) {
-  parallel_ranges(size, work, [=](std::int64_t begin, std::int64_t end) {
-    if (run == 1) {
-      for (std::int64_t i = begin; i < end; ++i) y[i * width + first] = x[i];
-      return;
-    }
-    while (begin < end) {
-      const std::int64_t row = begin / run, column = begin - row * run;
-      const std::int64_t count = smaller(run - column, end - begin);
-      memcpy(y + row * width + first + column, x + begin, static_cast<size_t>(count) * sizeof(T));
-      begin += count;
+struct Piece {
+  const T* x;
+  std::int64_t run, first;
+};
+
+// Some inputs at once, or each line of the output would be visited for every one of them.
+constexpr int at_once = 8;
+
+template <class T>
+void join_pieces(const Piece<T> (&pieces)[at_once], int count, T* y, std::int64_t rows, std::int64_t width) {
+  const std::int64_t from = pieces[0].first, to = pieces[count - 1].first + pieces[count - 1].run;
+  const std::int64_t band = to - from > work ? work : to - from,
+                     bands = band > 0 ? (to - from + band - 1) / band : 0;
+  const std::int64_t grain = band > 0 ? work / band : 1;
+  parallel_ranges(rows * bands, grain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t row = bands == 1 ? i : i / bands, low = from + (i - row * bands) * band;
+      const std::int64_t high = smaller(low + band, to);
+      for (int p = 0; p < count; ++p) {
+        const Piece<T>& piece = pieces[p];
+        const std::int64_t first = piece.first > low ? piece.first : low;
+        const std::int64_t last = smaller(piece.first + piece.run, high);
+        if (first < last)
+          copy_run(y + row * width + first, piece.x + row * piece.run + (first - piece.first), last - first);
+      }
     }
   });
 }
@@ -43,11 +56,15 @@ void join(const Launch& launch) {
   visit_bits(out.dtype, [&](auto bits) {
     using T = decltype(bits);
     std::int64_t first = 0;
-    for (std::int32_t i = 0; i < launch.n_in; ++i) {
-      const View& x = launch.in[i];
-      const std::int64_t run = x.size / rows;
-      copy_rows(pointer<const T>(x), x.size, run, pointer<T>(out), width, first);
-      first += run;
+    for (std::int32_t i = 0; i < launch.n_in; i += at_once) {
+      Piece<T> pieces[at_once];
+      int count = 0;
+      for (; count < at_once && i + count < launch.n_in; ++count) {
+        const View& x = launch.in[i + count];
+        pieces[count] = {pointer<const T>(x), x.size / rows, first};
+        first += pieces[count].run;
+      }
+      join_pieces(pieces, count, pointer<T>(out), rows, width);
     }
   });
 }

@@ -1,5 +1,8 @@
 // CPU kernels of the reductions and of broadcast_to.
 #include "ops/reduce.h"
+#include <string.h>
+#include "ops/short_rows_cpu.h"
+
 #include "ops/columns_cpu.h"
 #include "ops/strided_cpu.h"
 
@@ -33,6 +36,13 @@ struct Reduction {
   // Are the terms of an output runs of memory? Otherwise the outputs are, and terms lie side by side.
   bool runs() const {
     return kept.inner_stride(0) != 1 || (reduced.inner_stride(0) == 1 && reduced.inner() > 1);
+  }
+  // Are the terms of the outputs short rows, one after the other? A single one as well, whose sum is then
+  // that of the same row among others.
+  bool short_rows() const {
+    const std::int64_t n = reduced.inner();
+    const bool side_by_side = kept.size() == 1 || (kept.rank == 1 && kept.inner_stride(0) == n);
+    return reduced.rank == 1 && reduced.inner_stride(0) == 1 && side_by_side && n > 1 && n <= most_short;
   }
   std::int64_t run_blocks() const { return ceil_div(reduced.inner(), block); }
   // What can be split between chunks: blocks of runs, or terms.
@@ -132,12 +142,48 @@ void reduce_split(const Launch& launch, const Reduction& r, const T* x, std::int
   });
 }
 
+template <class Fold, class Rows, class Acc>
+void fold_short(Rows& rows, std::int64_t n, Acc (&acc)[Rows::rows]) {
+  if constexpr (Fold::selects) {
+    typename Rows::Wide best = rows.get(0);
+    for (std::int64_t c = 1; c < n; ++c) best = Fold::join(best, rows.get(c));
+    memcpy(acc, &best, sizeof best);
+  } else {
+    rows.sum(n, acc, [&](std::int64_t i) { return rows.at[i]; });
+  }
+}
+template <class Fold, class Rows>
+void fold_short(Rows& rows, std::int64_t n, Moments (&acc)[Rows::rows]) {
+  double sum[Rows::rows], squares[Rows::rows];
+  const auto shift = rows.each(rows.get(0));
+  rows.subtract(n, shift.all());
+  rows.sum(n, sum, [&](std::int64_t i) { return rows.at[i]; });
+  rows.sum(n, squares, [&](std::int64_t i) { return double(rows.at[i]) * double(rows.at[i]); });
+  for (std::int64_t l = 0; l < Rows::rows; ++l)
+    acc[l] = {static_cast<double>(n), static_cast<double>(shift.at[l]), sum[l], squares[l]};
+}
+
+template <class Fold, class T, class Put>
+void reduce_short(const T* x, std::int64_t outputs, std::int64_t n, const Put& put) {
+  short_or_long_rows<T>(
+      outputs, n, work,
+      [=](auto& few, std::int64_t first, std::int64_t count, std::int64_t room) {
+        typename Fold::template Acc<T> acc[few.rows];
+        few.load(x + first * n, n, count, room);
+        fold_short<Fold>(few, n, acc);
+        for (std::int64_t l = 0; l < count; ++l) put(first + l, acc[l]);
+      },
+      [](std::int64_t) {});
+}
+
 // put(output, acc) for every output.
 template <class Fold, class T, class Put>
 void reduce(const Launch& launch, const bool* is_reduced, const Put& put) {
   const Reduction r(launch.in[0], is_reduced);
   const T* x = pointer<const T>(launch.in[0]);
   const std::int64_t outputs = launch.out[0].size, terms = r.reduced.size(), units = r.units();
+  if constexpr (T(1) / T(2) != T(0))  // no vectors of integers are at hand
+    if (r.short_rows()) return reduce_short<Fold>(x, outputs, terms, put);
   const bool few = outputs < 64;  // which are not worth chunks of their own
   const std::int64_t splits =
       smaller(smaller(ceil_div(outputs * terms, few ? work : 2 * work), reduce_most_parts),
@@ -159,8 +205,8 @@ struct MinFold {  // NaN wins here, too
     else
       return static_cast<T>(~MaxFold::start<T>());
   }
-  template <class T>
-  static T join(T a, T b) {
+  template <class V>
+  static V join(V a, V b) {
     return (b < a) | (b != b) ? b : a;
   }
 };

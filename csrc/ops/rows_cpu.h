@@ -25,8 +25,8 @@ struct MaxFold {
   using Acc = T;
   template <class T>
   static T start();
-  template <class T>
-  static T join(T a, T b) {
+  template <class V>  // of a number or of a vector
+  static V join(V a, V b) {
     return (b > a) | (b != b) ? b : a;
   }
 };

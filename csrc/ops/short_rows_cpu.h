@@ -119,6 +119,8 @@ struct ShortRows {
         for (std::int64_t c = n; c < n + part; ++c) last[c] = 0;
         end = last;
       }
+      for (std::int64_t c = count * n; c < 2 * count * n && c < room; c += 64 / std::int64_t{sizeof(T)})
+        __builtin_prefetch(x + c);  // the next ones
       const T* from[width];
       for (std::int64_t l = 0; l < rows; ++l) from[l] = l + 1 < count ? x + l * n : end;
       std::int64_t c = 0;

@@ -2,6 +2,8 @@
 // so that equal shapes, a scalar operand or a row vector all become long rows without special cases.
 #pragma once
 
+#include <string.h>
+
 #include "ops/kernel_cpu.h"
 
 namespace edfcore::EDF_ISA {
@@ -119,6 +121,24 @@ void visit_bits(DType dtype, const Body& body) {
   }
 }
 
+// As memcpy, whose call would take longer than to copy a short run.
+template <class T>
+void copy_run(T* to, const T* from, std::int64_t count) {
+  if (count * std::int64_t{sizeof(T)} > 256) {
+    memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
+    return;
+  }
+  constexpr std::int64_t part = 16 / std::int64_t{sizeof(T)};
+  for (; count >= part; count -= part, to += part, from += part) __builtin_memcpy(to, from, 16);
+  if (count >= part / 2) {
+    __builtin_memcpy(to, from, 8);
+    count -= part / 2;
+    to += part / 2;
+    from += part / 2;
+  }
+  for (; count > 0; --count) *to++ = *from++;
+}
+
 // Fills the output in its own order from a strided input.
 template <class T>
 void copy_strided(const Loops<1>& loops, const T* x, T* y) {
@@ -128,7 +148,7 @@ void copy_strided(const Loops<1>& loops, const T* x, T* y) {
       T* __restrict to = y + first;
       const std::int64_t step = loops.inner_stride(0);
       if (step == 1)
-        for (std::int64_t i = 0; i < count; ++i) to[i] = from[i];
+        copy_run(to, from, count);
       else if (step == 0)
         for (std::int64_t i = 0; i < count; ++i) to[i] = *from;
       else
