@@ -15,6 +15,11 @@ constexpr int tile_rows = 6;
 constexpr int tile_rows = 4;
 #endif
 constexpr int tile_vectors = 2;
+#if defined(__AVX512F__)
+constexpr bool masks = true;  // the first lanes of a vector are read as fast as all
+#else
+constexpr bool masks = false;
+#endif
 constexpr std::int64_t block_strips = 4;
 constexpr std::int64_t chunk_work = 1 << 18;  // multiply-adds in a chunk, at least
 
@@ -47,9 +52,10 @@ struct Product {
   T* right_panel(std::int64_t panel) const { return right + panel * panel_width<T> * depth; }
   T* left_strip(std::int64_t strip) const { return left + strip * tile_rows * depth; }
 
+  bool packs_all_right() const { return trans_b || rows > matmul_unpacked; }
   // A panel of whole vectors can be read where it is, one row of b after the other.
   bool packs_right(std::int64_t panel) const {
-    return trans_b || (width(panel) < panel_width<T> && rows > few) || rows > matmul_unpacked;
+    return packs_all_right() || (width(panel) < panel_width<T> && rows > few && !masks);
   }
   // So can the rows of a, for the most part.
   bool packs_left() const {
@@ -149,17 +155,17 @@ void tile(const Left<T>& a, const T* b, std::int64_t b_step, T* c, const T* plus
 }
 
 // The tile of the right number of rows and vectors, both constants to the compiler.
-template <class T, int Rows = tile_rows>
+template <class T, bool Masked, int Rows = tile_rows>
 void tile_of(std::int64_t rows, const Left<T>& a, const T* b, std::int64_t b_step, T* c, const T* plus,
              T scale, std::int64_t c_step, std::int64_t width, std::int64_t depth, bool first) {
   if constexpr (Rows > 1) {
     if (rows < Rows)
-      return tile_of<T, Rows - 1>(rows, a, b, b_step, c, plus, scale, c_step, width, depth, first);
+      return tile_of<T, Masked, Rows - 1>(rows, a, b, b_step, c, plus, scale, c_step, width, depth, first);
   }
   if (width > lanes<T>)
-    tile<T, Rows, tile_vectors>(a, b, b_step, c, plus, scale, c_step, width, depth, first);
+    tile<T, Rows, tile_vectors, Masked>(a, b, b_step, c, plus, scale, c_step, width, depth, first);
   else
-    tile<T, Rows, 1>(a, b, b_step, c, plus, scale, c_step, width, depth, first);
+    tile<T, Rows, 1, Masked>(a, b, b_step, c, plus, scale, c_step, width, depth, first);
 }
 
 // Few rows leave most registers free, and one multiply-add waits for another: columns of several panels then
@@ -229,17 +235,25 @@ void pack_left(const Product<T>& p, std::int64_t strip) {
 template <class T>
 void pack(const Product<T>& p) {
   const std::int64_t in_chunk = chunk_work / 8;  // a copy costs more than a multiply-add
-  parallel_ranges(p.panels(), in_chunk / (p.depth * panel_width<T> + 1),
-                  [&](std::int64_t begin, std::int64_t end) {
-                    for (std::int64_t panel = begin; panel < end; ++panel)
-                      if (p.packs_right(panel)) pack_right(p, panel);
-                  });
+  const std::int64_t last = p.panels() - 1;
+  if (p.packs_all_right())
+    parallel_ranges(p.panels(), in_chunk / (p.depth * panel_width<T> + 1),
+                    [&](std::int64_t begin, std::int64_t end) {
+                      for (std::int64_t panel = begin; panel < end; ++panel) pack_right(p, panel);
+                    });
+  else if (p.packs_right(last))
+    pack_right(p, last);
   if (!p.packs_left()) return;
   parallel_ranges(p.strips(), in_chunk / (p.depth * tile_rows + 1),
                   [&](std::int64_t begin, std::int64_t end) {
                     for (std::int64_t strip = begin; strip < end; ++strip) pack_left(p, strip);
                   });
 }
+
+template <bool B>
+struct Flag {
+  static constexpr bool value = B;
+};
 
 // Strips [s0, s1) by panels [p0, p1).
 template <class T>
@@ -260,10 +274,18 @@ void multiply_block(const Product<T>& p, std::int64_t s0, std::int64_t s1, std::
     }
     const std::int64_t b_step = packed ? panel_width<T> : p.columns;
     const T* b = packed ? p.right_panel(panel) : p.b + j;
-    for (std::int64_t s = s0; s < s1; ++s)
-      tile_of<T>(p.height(s), left_tile(p, s), b, b_step, p.c + s * tile_rows * p.columns + j,
-                 p.plus ? p.plus + s * tile_rows * p.columns + j : nullptr, p.scale, p.columns,
-                 p.width(panel), p.depth, p.first);
+    const std::int64_t width = p.width(panel);
+    const auto tiles = [&](auto masked) {
+      for (std::int64_t s = s0; s < s1; ++s)
+        tile_of<T, decltype(masked)::value>(p.height(s), left_tile(p, s), b, b_step,
+                                            p.c + s * tile_rows * p.columns + j,
+                                            p.plus ? p.plus + s * tile_rows * p.columns + j : nullptr,
+                                            p.scale, p.columns, width, p.depth, p.first);
+    };
+    if (masks && !packed && width < panel_width<T>)
+      tiles(Flag<masks>{});
+    else
+      tiles(Flag<false>{});
   }
 }
 
