@@ -78,7 +78,7 @@ def write(genes: list[tuple[int, int]], batch: int, setting: int) -> Draft:
     d = Draft(batch)
     d.gene = setting
     ops = OPS if d.choose(2) else ENGINE
-    if d.choose(3) == 2:
+    if d.choose(3) == 2 and edf.cuda.build() != "sim":  # a simulated device would take minutes
         d.dims = WIDE
     width, by_labels, all_values, deep = d.dim(), d.choose(3) == 2, d.choose(2), d.choose(3) == 2
     d.leaf("x", (B, 3, width) if deep else (B, width))
