@@ -86,7 +86,7 @@ def test_a_descent_does_not_read_what_another_one_has_updated(device: str) -> No
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_parts_of_a_product_go_on_while_others_are_at_work(threads: int, device: str) -> None:
     """All matrices have one shape, so that memory could be taken too early from a product that still reads it."""
-    _core, n, ends = edf._core, 150, []
+    _core, n, ends = edf._core, 150 if device == "cpu" else 20, []
     before = _core.num_threads()
     _core.set_num_threads(threads)
     for keep in ("all", "looked"):
