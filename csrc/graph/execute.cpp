@@ -140,10 +140,8 @@ double Runner::about(std::size_t s) const {
                                             std::span(launch.out, static_cast<std::size_t>(launch.n_out))})
     for (const View& view : views) sum += view.size * (1 + dtype_size(view.dtype));
   if (!step.op->flops) return static_cast<double>(sum);
-  Small<Spec> in, out;
-  for (const std::int32_t v : step.in) in.push_back(plan_.trace.values[static_cast<std::size_t>(v)].spec);
-  for (const std::int32_t v : step.out) out.push_back(plan_.trace.values[static_cast<std::size_t>(v)].spec);
-  return static_cast<double>(sum + step.op->flops(in, out, step.attrs));
+  return static_cast<double>(
+      sum + step.op->flops(specs_of(plan_.trace, step.in), specs_of(plan_.trace, step.out), step.attrs));
 }
 
 void Runner::rebind(std::int32_t slot, void* data) {

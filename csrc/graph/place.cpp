@@ -183,10 +183,8 @@ void place(Plan& plan, bool inplace) {
     for (std::int32_t i = group.first; i < group.last; ++i) {
       const TraceStep& step = trace.steps[static_cast<std::size_t>(i)];
       if (!step.op->scratch) continue;
-      Small<Spec> in, out;
-      for (const std::int32_t v : step.in) in.push_back(value(v).spec);
-      for (const std::int32_t v : step.out) out.push_back(value(v).spec);
-      const std::int64_t bytes = step.op->scratch(in, out, step.attrs, trace.device.type);
+      const std::int64_t bytes = step.op->scratch(specs_of(trace, step.in), specs_of(trace, step.out),
+                                                  step.attrs, trace.device.type);
       if (bytes <= 0) continue;
       const std::int64_t offset = arena.take(bytes);
       plan.scratch[static_cast<std::size_t>(i)] = offset;

@@ -179,18 +179,19 @@ void matmul_kernel(const Launch& launch) {
   });
 }
 
-static void matmul_add(const Launch& launch) {
+// The first input plus `scale` times the product of the next two.
+static void add_product(const Launch& launch, double scale) {
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
     launch_product<T>(launch, launch.in + 1, launch.attrs->trans_a, launch.attrs->trans_b, nullptr,
-                      pointer<const T>(launch.in[0]));
+                      pointer<const T>(launch.in[0]), static_cast<T>(scale));
   });
 }
 
 void matmul_sum_kernel(const Launch& launch) {
   const View &first = launch.in[1], &c = launch.out[0];
   const bool trans_a = launch.attrs->trans_a, trans_b = launch.attrs->trans_b;
-  if (launch.n_in == 3) return matmul_add(launch);
+  if (launch.n_in == 3) return add_product(launch, 1);
   if (c.size == 0) return;
   visit_floating(c.dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -209,12 +210,7 @@ void matmul_sum_kernel(const Launch& launch) {
 
 // After bad data no parameter moves.
 void matmul_sgd_kernel(const Launch& launch) {
-  if (launch.status->code != Status::ok) return;
-  visit_floating(launch.out[0].dtype, [&](auto zero) {
-    using T = decltype(zero);
-    launch_product<T>(launch, launch.in + 1, launch.attrs->trans_a, launch.attrs->trans_b, nullptr,
-                      pointer<const T>(launch.in[0]), -static_cast<T>(launch.attrs->scalar));
-  });
+  if (launch.status->code == Status::ok) add_product(launch, -launch.attrs->scalar);
 }
 
 void affine_kernel(const Launch& launch) {
