@@ -100,13 +100,6 @@ std::int64_t Plan::flops() const {
   return sum;
 }
 
-double Plan::work(const Group& group) const {
-  double sum = static_cast<double>(bytes_of(*this, group));
-  for (std::int32_t s = group.first; s < group.last; ++s)
-    sum += static_cast<double>(flops_of(*this, trace.steps[static_cast<std::size_t>(s)]));
-  return sum;
-}
-
 std::int64_t Plan::bytes_moved() const {
   std::int64_t sum = 0;
   for (const Group& group : groups) sum += bytes_of(*this, group);

@@ -53,9 +53,8 @@ struct Plan {
   std::int64_t separate_bytes = 0;  // what the values would take without sharing memory
 
   std::int64_t flops() const;
-  double work(const Group& group) const;  // operations and bytes, to say how long it may take
-  std::int64_t bytes_moved() const;       // read and written by the groups, each value once
-  std::string describe() const;           // a table for people
+  std::int64_t bytes_moved() const;  // read and written by the groups, each value once
+  std::string describe() const;      // a table for people
 };
 
 // Lets a step that does not read an input take another input of that dtype and shape in its place, which need
