@@ -40,7 +40,6 @@ void Mixed::begin_backward(std::span<Node* const> nodes, std::span<const std::in
   walk_ = Walk::backward;
   next_ = plans_->segments.size();
   walked_back_ = true;
-  for (Progress& progress : progress_) progress.back = false;
 }
 
 void Mixed::end(bool complete) {
@@ -96,7 +95,6 @@ void Mixed::backward(std::span<const NodeRef> nodes) {
     if (!planned) plan = nullptr;  // it was made for what Forward is to leave, the next time
     if (plan) {
       run_backward(listing_, plans_->segments[s], *plan, session_.poll);
-      progress_[s].back = true;
       ++session_.cache.stats.segments;
     }
   }
@@ -131,6 +129,7 @@ bool Mixed::same(std::span<Node* const> nodes, std::span<const std::int32_t> beg
 
 void Mixed::adopt(std::span<const std::int32_t> begins) {
   active_ = true;
+  if (std::ranges::find(all_, plans_) == all_.end()) all_.push_back(plans_);
   begins_.assign(begins.begin(), begins.end());
   if (plans_->segments.empty()) divide(listing_, begins, *plans_);
   progress_.assign(begins.size(), {});
@@ -150,15 +149,17 @@ void Mixed::look_at_value(Node& node) {
   plans_->look(!node.op, node.position, looked_at_value);
   const bool missing = node.op && !node.value() && node.elided;
   if (missing || plans_->looked != looked_) settle();
-  if (missing && !node.value()) session_.cache.lost(node, looked_at_value);
+  if (missing && !node.value()) lost(node, looked_at_value);
 }
 
 void Mixed::look_at_grad(Node& node) {
   plans_->look(!node.op, node.position, looked_at_grad);
-  if (!node.op || node.output.grad) return;
-  const auto after = std::ranges::upper_bound(begins_, node.position);
-  if (progress_[static_cast<std::size_t>(after - begins_.begin()) - 1].back && !node.has_grad)
-    session_.cache.lost(node, looked_at_grad);
+  if (node.grad_elided && !node.output.grad) lost(node, looked_at_grad);
+}
+
+void Mixed::lost(Node& node, Look look) {
+  for (const std::shared_ptr<Plans>& plans : all_) plans->look(!node.op, node.position, look);
+  session_.cache.lost(node, look);
 }
 
 void Mixed::keep(Node& node) {
@@ -190,7 +191,7 @@ void Mixed::go_straight() {
       if (node->value())
         infer_only(*node);
       else if (changed_)
-        session_.cache.lost(*node, looked_at_value);
+        lost(*node, looked_at_value);
       else
         run(*node);
     }
@@ -207,6 +208,7 @@ void Mixed::leave() {
 void Mixed::drop() {
   active_ = false;
   plans_ = {};
+  all_.clear();
   walk_ = Walk::none;
   let_go(listing_.nodes);
   listing_.leaves.clear();

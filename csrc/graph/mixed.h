@@ -46,6 +46,7 @@ class Mixed {
   void adopt(std::span<const std::int32_t> begins);
   void drop();
   void go_straight();
+  [[noreturn]] void lost(Node& node, Look look);
   SegmentPlan* plan_back(std::size_t s);
 
   Session& session_;
@@ -53,6 +54,7 @@ class Mixed {
   Listing listing_;
   std::vector<std::int32_t> begins_;
   std::shared_ptr<Plans> plans_;  // of the listing
+  std::vector<std::shared_ptr<Plans>> all_;  // of the same nodes, for whatever shapes
   int depth_ = 0;                 // walks under way, one within another
   Walk walk_ = Walk::none;        // of this list
   std::size_t next_ = 0;          // segments in front of the walk
@@ -64,7 +66,6 @@ class Mixed {
   struct Progress {
     SegmentPlans* known = nullptr;
     bool planned = false;  // Forward was run by a plan, and values may be missing
-    bool back = false;     // so was the last Backward, and gradients may be missing
   };
   std::vector<Progress> progress_;  // by segment
 };

@@ -258,20 +258,13 @@ void run_backward(const Listing& listing, const Segment& segment, SegmentPlan& p
   for (const Member& member : plan.stay) staying.push_back(node_at(listing, member).output.grad);
   for (const NodeRef& node : nodes) {
     node->output.grad = {};
-    node->has_grad = false;
-    node->elided = true;
+    node->grad_elided = true;
   }
-  const auto leave = [&](Member member, NodeRef grad) {
-    Node& node = node_at(listing, member);
-    node.output.grad = std::move(grad);
-    node.has_grad = true;
-  };
-  for (std::size_t i = 0; i < made.size(); ++i) leave(plan.made[i].member, std::move(made[i]));
-  for (std::size_t i = 0; i < staying.size(); ++i) leave(plan.stay[i], std::move(staying[i]));
-  for (const Member& member : plan.zero) {
-    leave(member, {});
-    own_grad(node_at(listing, member));
-  }
+  for (std::size_t i = 0; i < made.size(); ++i)
+    node_at(listing, plan.made[i].member).output.grad = std::move(made[i]);
+  for (std::size_t i = 0; i < staying.size(); ++i)
+    node_at(listing, plan.stay[i]).output.grad = std::move(staying[i]);
+  for (const Member& member : plan.zero) own_grad(node_at(listing, member));
 }
 
 }  // namespace edfcore

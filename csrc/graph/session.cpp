@@ -227,7 +227,8 @@ void Session::look_at_grad(Node& node) {
   if (ours && !straight_ && !node.value())
     node.output.spec = plans_->specs[static_cast<std::size_t>(node.position)];
   if (!ours || asked_ < 2) {  // a gradient of an earlier step
-    if (node.elided && node.has_grad && !node.output.grad) cache.lost(node, looked_at_grad);
+    const bool elided = (node.elided && node.has_grad) || node.grad_elided;
+    if (elided && !node.output.grad) cache.lost(node, looked_at_grad);
     return;
   }
   node.has_grad = true;
