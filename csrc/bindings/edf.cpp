@@ -147,11 +147,7 @@ void walk_forward(const py::object& comp_nodes) {
     }
     flush(segment, run);
   };
-  const auto begin = [&] {
-    session().step_aside(false);
-    session().mixed.begin_forward(known.nodes, known.begins);
-  };
-  walk_over(begin, walk);
+  walk_over([&] { session().mixed.begin_forward(known.nodes, known.begins); }, walk);
 }
 
 void zero_grads(const py::list& items) {
@@ -226,11 +222,7 @@ void walk_backward(const py::object& comp_nodes, const py::object& parameters, c
     }
     flush(segment, run);
   };
-  const auto begin = [&] {
-    session().step_aside(true);
-    session().mixed.begin_backward(known.nodes, known.begins, own);
-  };
-  walk_over(begin, walk);
+  walk_over([&] { session().mixed.begin_backward(known.nodes, known.begins, own); }, walk);
 }
 
 // On a GPU a bad label of a step that has run shows only now: its kernels have left the parameters alone.

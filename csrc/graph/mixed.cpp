@@ -13,7 +13,9 @@ namespace edfcore {
 // ---- The walks.
 
 void Mixed::begin_forward(std::span<Node* const> nodes, std::span<const std::int32_t> begins) {
-  if (depth_++ > 0) return leave();
+  const bool nested = depth_++ > 0;
+  session_.step_aside(false);
+  if (nested) return leave();
   const bool again = plans_ && same(nodes, begins);
   if (!again) leave();
   const bool planned = !session_.keep_all && !watch().on && !nodes.empty();
@@ -34,7 +36,9 @@ void Mixed::begin_forward(std::span<Node* const> nodes, std::span<const std::int
 }
 
 void Mixed::begin_backward(std::span<Node* const> nodes, std::span<const std::int32_t> begins, Node* loss) {
-  if (depth_++ > 0 || !plans_ || ran_ < plans_->segments.size() || !same(nodes, begins)) return leave();
+  const bool nested = depth_++ > 0;
+  session_.step_aside(true);
+  if (nested || !plans_ || ran_ < plans_->segments.size() || !same(nodes, begins)) return leave();
   if (watch().on) settle();
   if (loss && listing_.has(*loss)) look_at_value(*loss);
   walk_ = Walk::backward;

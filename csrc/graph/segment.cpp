@@ -132,11 +132,12 @@ SegmentPlan& forward_plan(const Listing& listing, Plans& plans, const Segment& s
   Traced traced = trace_program(program_of(listing, segment));
   std::vector<Tie> made;
   known.nodes.clear();
-  for (const std::int32_t value : traced.values) {
-    const auto position = segment.first + static_cast<std::int32_t>(known.nodes.size());
-    known.nodes.push_back(traced.trace.values[static_cast<std::size_t>(value)].spec);
+  for (std::size_t i = 0; i < traced.values.size(); ++i) {  // a step for each node
+    const std::int32_t value = traced.values[i], position = segment.first + static_cast<std::int32_t>(i);
+    const TraceStep& step = traced.trace.steps[i];
+    known.nodes.push_back({spec_of(traced.trace, value), step.op, step.attrs});
     if (is_kept(plans, *listing.nodes[static_cast<std::size_t>(position)]))
-      made.push_back({traced.trace.keep(value), {position, false}, known.nodes.back()});
+      made.push_back({traced.trace.keep(value), {position, false}, known.nodes.back().spec});
   }
   auto plan = std::make_unique<SegmentPlan>(compile(std::move(traced.trace)));
   plan->values = values_read(plan->runner.plan(), traced.leaves);
@@ -231,7 +232,9 @@ void run_forward(const Listing& listing, const Segment& segment, const SegmentPl
   auto kept = plan.made.begin();
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     Node& node = *nodes[i];
-    node.output.spec = known.nodes[i];
+    node.output.spec = known.nodes[i].spec;
+    node.ran = known.nodes[i].ran;
+    node.resolved = known.nodes[i].resolved;
     node.assigned = false;
     if (kept != plan.made.end() && kept->member.position == node.position) {
       ++kept;

@@ -41,12 +41,19 @@ struct SegmentPlan {
   std::uint64_t stamp = 0;            // of what was known when it was made
 };
 
+// What a node's run leaves beside its value.
+struct Inferred {
+  Spec spec;
+  const Op* ran = nullptr;
+  Attrs resolved;
+};
+
 // Of a segment that reads values of these dtypes and shapes.
 struct SegmentPlans {
   std::vector<std::uint64_t> specs;
   std::int64_t seen = 0;    // how often it ran node by node
   bool straight = false;    // plans cannot run it
-  std::vector<Spec> nodes;  // of its values
+  std::vector<Inferred> nodes;
   std::unique_ptr<SegmentPlan> forward;
   std::vector<std::unique_ptr<SegmentPlan>> backward;  // the last one last
 };
