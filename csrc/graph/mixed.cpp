@@ -76,7 +76,7 @@ void Mixed::forward(std::span<const NodeRef> nodes) {
   if (plan) {
     run_forward(listing_, *segment, known, *plan, session_.poll);
     progress.planned = true;
-    ++session_.cache.stats.segments;
+    ran_by_plan(nodes);
   } else {
     for (const NodeRef& node : nodes) run(*node);
     ++known.seen;
@@ -99,11 +99,16 @@ void Mixed::backward(std::span<const NodeRef> nodes) {
     if (!planned) plan = nullptr;  // it was made for what Forward is to leave, the next time
     if (plan) {
       run_backward(listing_, plans_->segments[s], *plan, session_.poll);
-      ++session_.cache.stats.segments;
+      ran_by_plan(nodes);
     }
   }
   if (!plan)
     for (const NodeRef& node : nodes) backward_step(*node);
+}
+
+void Mixed::ran_by_plan(std::span<const NodeRef> nodes) {
+  for (const NodeRef& node : nodes) node->plans = plans_->id;  // which may have done without something
+  ++session_.cache.stats.segments;
 }
 
 // The plan for what has arrived; null when there is none, or when Forward has not left what it reads.
@@ -137,10 +142,8 @@ void Mixed::adopt(std::span<const std::int32_t> begins) {
   begins_.assign(begins.begin(), begins.end());
   if (plans_->segments.empty()) divide(listing_, begins, *plans_);
   progress_.assign(begins.size(), {});
-  for (const NodeRef& node : listing_.nodes) {
-    node->plans = plans_->id;
+  for (const NodeRef& node : listing_.nodes)
     if (node->keep) keep(*node);
-  }
 }
 
 // ---- What others do meanwhile.

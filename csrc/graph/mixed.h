@@ -48,6 +48,7 @@ class Mixed {
   void go_straight();
   [[noreturn]] void lost(Node& node, Look look);
   SegmentPlan* plan_back(std::size_t s);
+  void ran_by_plan(std::span<const NodeRef> nodes);
 
   Session& session_;
   std::atomic<bool> active_{false};  // there are plans_
