@@ -90,6 +90,8 @@ py::dtype from_dtype(DType dtype);
 // anything else. With `share`, a fitting NumPy array is borrowed instead of copied.
 Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device, const std::string& what,
                  bool share);
+// The same of an array that needs no conversion, borrowed; null for anything else.
+Tensor to_plain_tensor(py::handle object, std::optional<DType> floating);
 py::array as_array(const Tensor& host, bool writable = true);  // an array over the tensor's own memory
 bool same_memory(py::handle object, const Tensor& host);
 
@@ -133,7 +135,7 @@ Handle* as_handle(py::handle object);  // null when it is not one; throws when i
 Device& current_device();
 py::handle face_attribute(PyObject* name);  // of the module edfcore; null where there is none
 DType graph_dtype();                        // edfcore.DT
-void construct_assigned(py::handle object, bool parameter, py::handle value);
+void construct_assigned(py::handle object, Role role, py::handle value);  // None: no value yet
 void init_handles(py::module_& m);
 
 // record.cpp

@@ -74,7 +74,7 @@ py::object apply(py::handle record, const py::tuple& inputs, const py::object& g
       like_at = static_cast<std::int32_t>(i);
     }
   }
-  std::vector<Edge> edges;
+  Edges edges;
   edges.reserve(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) edges.push_back(tensor_edge(inputs[i], like, op, i));
   NodeRef node = make_node(op, std::move(edges), attrs);

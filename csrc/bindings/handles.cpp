@@ -16,7 +16,7 @@ namespace {
 std::string what_is(const Node& node) {
   if (node.op) return text("[", node.op->name, "] ");
   if (node.role == Role::parameter)
-    return node.name.empty() ? "[Parameter] " : text("[Parameter ", node.name, "] ");
+    return node.name ? text("[Parameter ", *node.name, "] ") : "[Parameter] ";
   return "[Input] ";
 }
 
@@ -69,14 +69,16 @@ void set_value(const Handle& handle, py::handle array) {
     node.op ? session().interfere(node) : session().change(node);
   }
   Cell& cell = node.value();
-  if (cell && (same_memory(array, cell.tensor) || same_memory(array, cell.mirror))) {
+  if (cell && (same_memory(array, cell.tensor) || (cell.mirror && same_memory(array, *cell.mirror)))) {
     node.assigned = node.op != nullptr;
     return;  // `p.value -= d` wrote through the array that was handed out, and assigns it back
   }
   const DType floating = node.op && cell ? node.output.spec.dtype : node.attrs.dtype;
   const bool keeps_shape = node.role == Role::parameter && cell;
-  Tensor next = to_tensor(array, floating, keeps_shape || !cell ? node.device : cell.tensor.device(),
-                          what_is(node) + "the assigned value", true);
+  Tensor next = to_plain_tensor(array, floating);
+  if (!next)
+    next = to_tensor(array, floating, keeps_shape || !cell ? node.device : cell.tensor.device(),
+                     what_is(node) + "the assigned value", true);
   if (node.role == Role::parameter && !is_floating(next.spec.dtype)) {
     next = to_tensor(py::array(py::array::ensure(array).attr("astype")(from_dtype(floating))), floating,
                      node.device, "", true);
@@ -161,7 +163,7 @@ void set_grad(const Handle& handle, py::handle array) {
   need_value(node, "a gradient was assigned");
   if (node.output.grad) {
     const Cell& cell = node.output.grad->value();
-    if (same_memory(array, cell.tensor) || same_memory(array, cell.mirror)) return;  // `x.grad += d`
+    if (same_memory(array, cell.tensor) || (cell.mirror && same_memory(array, *cell.mirror))) return;  // `x.grad += d`
   }
   if (node.shown && same_memory(array, node.shown->handed_out)) return absorb_shown(node);
   NodeRef grad = make_leaf(Role::constant, grad_like(node, array, "the assigned gradient"));
@@ -312,8 +314,9 @@ DType graph_dtype() {
   return last_dtype;
 }
 
-void construct_assigned(py::handle object, bool parameter, py::handle value) {
-  NodeRef node = make_leaf(parameter ? Role::parameter : Role::input, {});
+void construct_assigned(py::handle object, Role role, py::handle value) {
+  const bool parameter = role == Role::parameter;
+  NodeRef node = make_leaf(role, {});
   node->attrs.dtype = graph_dtype();
   node->device = current_device();
   node->requires_grad = parameter;
@@ -322,6 +325,11 @@ void construct_assigned(py::handle object, bool parameter, py::handle value) {
   const Handle handle{node};
   if (parameter || !value.is_none()) set_value(handle, value);
   adopt(object, std::move(node));
+}
+
+static void make_parameter(py::handle object, py::handle value) {
+  if (!PyObject_TypeCheck(object.ptr(), node_type)) throw py::type_error("make_parameter: node is no Node");
+  construct_assigned(object, Role::parameter, value);
 }
 
 void init_handles(py::module_& m) {
@@ -352,8 +360,10 @@ void init_handles(py::module_& m) {
       [](const Handle& h, bool on) { h.get().overridden = on; });
   property("device", [](const Handle& h) { return device_name(h.get().device); }, nullptr);
   property(
-      "name", [](const Handle& h) { return h.get().name; },
-      [](const Handle& h, std::string name) { h.get().name = std::move(name); });
+      "name", [](const Handle& h) { return h.get().name ? *h.get().name : std::string(); },
+      [](const Handle& h, std::string name) {
+        h.get().name = name.empty() ? nullptr : std::make_unique<std::string>(std::move(name));
+      });
   property("serial", [](const Handle& h) { return h.get().serial; }, nullptr);
   property("op_name", [](const Handle& h) { return h.get().op ? h.get().op->name : ""; }, nullptr);
   property(
@@ -363,6 +373,8 @@ void init_handles(py::module_& m) {
       },
       nullptr);
 
+  m.def("make_parameter", &make_parameter, py::arg("node"), py::arg("value"),
+        "Makes `node`, an instance of a subclass whose constructor runs, a parameter.");
   m.def(
       "find_op",
       [](const std::string& name) {

@@ -60,12 +60,10 @@ int constructed(const Body& body) {
 }
 
 int init_node(PyObject* self, PyObject* args, PyObject* kwargs) {
-  static const char* const names[] = {"parameter", "value", nullptr};
-  int parameter = 0;
+  static const char* const names[] = {"value", nullptr};
   PyObject* value = Py_None;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$pO:Node", const_cast<char**>(names), &parameter, &value))
-    return -1;
-  return constructed([&] { construct_assigned(self, parameter != 0, value); });
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Input", const_cast<char**>(names), &value)) return -1;
+  return constructed([&] { construct_assigned(self, Role::input, value); });
 }
 
 int init_tensor(PyObject* self, PyObject* args, PyObject* kwargs) {
@@ -162,7 +160,7 @@ py::object make_tensor(NodeRef node) {
 }
 
 void init_objects(py::module_& m) {
-  node_type = make_type(m, "Node", "A node of a recorded graph.", sizeof(NodeObject), 0,
+  node_type = make_type(m, "Node", "Node(value=None)\n--\n\nA node of a recorded graph.", sizeof(NodeObject), 0,
                         {slot(Py_tp_dealloc, free_node), slot(Py_tp_init, init_node),
                          {Py_tp_members, node_members}},
                         nullptr);

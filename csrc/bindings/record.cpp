@@ -30,7 +30,7 @@ void record(py::handle object, const Op& op, py::handle inputs, py::handle given
   keep_inputs(object, inputs);
   const Attrs attrs = as_attrs(given);
   const auto n = static_cast<std::size_t>(PyTuple_GET_SIZE(inputs.ptr()));
-  std::vector<Edge> edges;
+  Edges edges;
   edges.reserve(n);
   for (std::size_t i = 0; i < n; ++i)
     edges.push_back(as_edge(PyTuple_GET_ITEM(inputs.ptr(), static_cast<py::ssize_t>(i)), op, i));

@@ -123,7 +123,7 @@ class Tracer final : public Builder {
   }
 
   Node& computed(Node& original) {
-    std::vector<Edge> edges;
+    Edges edges;
     edges.reserve(original.inputs.size());
     for (const Edge& edge : original.inputs) edges.push_back({NodeRef(&copy_of(edge.node)), edge.index});
     NodeRef copy = make_node(*original.op, std::move(edges), original.attrs);
@@ -213,7 +213,7 @@ class Tracer final : public Builder {
 
   void add_step(Node& node) {
     const Resolution what = infer_shapes(node);
-    TraceStep& step = begin_step(*what.op, *node.op, node.resolved);
+    TraceStep& step = begin_step(*what.op, *node.op, node.resolved());
     for (const Edge* edge : what.inputs) {
       Node& input = *edge->node;
       const std::size_t before = trace_.values.size();

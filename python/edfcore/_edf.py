@@ -45,9 +45,6 @@ class Input(_core.Node):
     Floating-point arrays are copied and cast to `edfcore.DT`; integer arrays stay integer. Gradients stop here.
     """
 
-    def __init__(self, value: ArrayLike | None = None) -> None:
-        _core.Node.__init__(self, parameter=False, value=value)
-
     def __repr__(self) -> str:
         return _repr(self)
 
@@ -59,7 +56,7 @@ class Parameter(_core.Node):
     """
 
     def __init__(self, value: ArrayLike) -> None:
-        _core.Node.__init__(self, parameter=True, value=value)
+        _core.make_parameter(self, value)
         _face.Parameters.append(self)
 
     def SGD(self) -> None:
