@@ -40,6 +40,16 @@ bool same(const Attrs& a, const Attrs& b) {
          std::equal(a.ints, a.ints + std::max(a.n_ints, 0), b.ints);
 }
 
+// Asks for a node's memory before it is needed.
+void fetch(const Node* node) {
+#if defined(__GNUC__)
+  for (std::size_t byte = 0; byte < sizeof(Node); byte += 64)
+    __builtin_prefetch(reinterpret_cast<const char*>(node) + byte, 1);
+#else
+  static_cast<void>(node);
+#endif
+}
+
 // Moves the node's references into `pending`, so that its destructor releases nothing.
 void unlink(Node& node, Pending& pending) {
   for (Edge& edge : node.inputs)
@@ -194,7 +204,11 @@ void forget_history(Node& node) {
 }
 
 void let_go(std::vector<NodeRef>& nodes) {
-  while (!nodes.empty()) nodes.pop_back();
+  constexpr std::size_t ahead = 4;  // freeing a node is faster than its memory comes
+  while (!nodes.empty()) {
+    if (nodes.size() > ahead) fetch(nodes[nodes.size() - 1 - ahead].get());
+    nodes.pop_back();
+  }
 }
 
 std::string made_at(const Node& node) {
