@@ -14,6 +14,16 @@ namespace {
 std::atomic<std::uint64_t> next_serial{0};
 std::atomic<std::int64_t> nodes_alive{0};
 
+// Asks for a node's memory before it is needed.
+void fetch(const void* node) {
+#if defined(__GNUC__)
+  for (std::size_t byte = 0; byte < sizeof(Node); byte += 64)
+    __builtin_prefetch(static_cast<const char*>(node) + byte, 1);
+#else
+  static_cast<void>(node);
+#endif
+}
+
 // Free memory of the size of a node, linked through itself.
 struct SpareNodes {
   static constexpr int most = 1 << 12;
@@ -26,7 +36,9 @@ struct SpareNodes {
   }
   void* take() {
     --count;
-    return std::exchange(head, *static_cast<void**>(head));
+    void* const taken = std::exchange(head, *static_cast<void**>(head));
+    if (head) fetch(head);
+    return taken;
   }
 };
 thread_local SpareNodes spare_nodes;
@@ -38,16 +50,6 @@ bool same(const Attrs& a, const Attrs& b) {
   return a.n_ints == b.n_ints && a.dtype == b.dtype && a.keepdims == b.keepdims && a.trans_a == b.trans_a &&
          a.trans_b == b.trans_b && bits(a.scalar) == bits(b.scalar) && bits(a.scalar2) == bits(b.scalar2) &&
          std::equal(a.ints, a.ints + std::max(a.n_ints, 0), b.ints);
-}
-
-// Asks for a node's memory before it is needed.
-void fetch(const Node* node) {
-#if defined(__GNUC__)
-  for (std::size_t byte = 0; byte < sizeof(Node); byte += 64)
-    __builtin_prefetch(reinterpret_cast<const char*>(node) + byte, 1);
-#else
-  static_cast<void>(node);
-#endif
 }
 
 // Moves the node's references into `pending`, so that its destructor releases nothing.
