@@ -111,7 +111,8 @@ ClassTraits traits_of(PyTypeObject* type);  // of a subclass of Node
 template <class F, class... Extra>
 void add_method(PyTypeObject* type, const char* name, F&& function, const Extra&... extra) {
   const py::handle owner(reinterpret_cast<PyObject*>(type));
-  owner.attr(name) = py::cpp_function(std::forward<F>(function), py::name(name), py::is_method(owner), extra...);
+  owner.attr(name) =
+      py::cpp_function(std::forward<F>(function), py::name(name), py::is_method(owner), extra...);
 }
 template <class Get, class Set>
 void add_property(PyTypeObject* type, const char* name, Get&& get, Set&& set) {
@@ -119,8 +120,9 @@ void add_property(PyTypeObject* type, const char* name, Get&& get, Set&& set) {
   py::object setter = py::none();
   if constexpr (!std::is_same_v<std::remove_cvref_t<Set>, std::nullptr_t>)
     setter = py::cpp_function(std::forward<Set>(set), py::is_method(owner));
-  owner.attr(name) = py::module_::import("builtins").attr("property")(
-      py::cpp_function(std::forward<Get>(get), py::is_method(owner)), setter);
+  owner.attr(name) =
+      py::module_::import("builtins")
+          .attr("property")(py::cpp_function(std::forward<Get>(get), py::is_method(owner)), setter);
 }
 
 // objects.cpp
@@ -141,7 +143,7 @@ void init_handles(py::module_& m);
 // record.cpp
 void record(py::handle object, const Op& op, py::handle inputs, py::handle attrs);
 void append_to_graph(py::handle node);  // edfcore.CompNodes
-Attrs as_attrs(py::handle attrs);  // from the Python class of that name, or None
+Attrs as_attrs(py::handle attrs);       // from the Python class of that name, or None
 // An input of a recorded node: a node of ours, an array or number, or an object of the user's with a .value.
 // A number for an op that takes them; null for anything else.
 NodeRef as_number(py::handle object, const Op& op, std::size_t position, Device device);

@@ -24,7 +24,8 @@ Methods& originals() {
   return *instance;
 }
 const Methods& names() {
-  static const auto* const instance = new Methods{py::str("forward"), py::str("backward"), py::str("addgrad"), py::str("SGD")};
+  static const auto* const instance =
+      new Methods{py::str("forward"), py::str("backward"), py::str("addgrad"), py::str("SGD")};
   return *instance;
 }
 
@@ -311,7 +312,7 @@ ClassTraits traits_of(PyTypeObject* type) {
   Known& slot = known[reinterpret_cast<std::uintptr_t>(type) / 64 % 64];
   const bool valid = type->tp_version_tag != 0 && PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG);
   if (valid && slot.type == type && slot.version == type->tp_version_tag) return slot.traits;
-  const auto original = [&](py::object Methods::* which) {
+  const auto original = [&](py::object Methods::*which) {
     return attribute(reinterpret_cast<PyObject*>(type), names().*which).is(originals().*which);
   };
   const ClassTraits traits{original(&Methods::forward) && original(&Methods::backward),

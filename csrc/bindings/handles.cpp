@@ -15,8 +15,7 @@ namespace {
 
 std::string what_is(const Node& node) {
   if (node.op) return text("[", node.op->name, "] ");
-  if (node.role == Role::parameter)
-    return node.name ? text("[Parameter ", *node.name, "] ") : "[Parameter] ";
+  if (node.role == Role::parameter) return node.name ? text("[Parameter ", *node.name, "] ") : "[Parameter] ";
   return "[Input] ";
 }
 
@@ -163,7 +162,8 @@ void set_grad(const Handle& handle, py::handle array) {
   need_value(node, "a gradient was assigned");
   if (node.output.grad) {
     const Cell& cell = node.output.grad->value();
-    if (same_memory(array, cell.tensor) || (cell.mirror && same_memory(array, *cell.mirror))) return;  // `x.grad += d`
+    if (same_memory(array, cell.tensor) || (cell.mirror && same_memory(array, *cell.mirror)))
+      return;  // `x.grad += d`
   }
   if (node.shown && same_memory(array, node.shown->handed_out)) return absorb_shown(node);
   NodeRef grad = make_leaf(Role::constant, grad_like(node, array, "the assigned gradient"));
@@ -368,9 +368,7 @@ void init_handles(py::module_& m) {
   property("op_name", [](const Handle& h) { return h.get().op ? h.get().op->name : ""; }, nullptr);
   property(
       "made_at",
-      [](const Handle& h) {
-        return h.get().site.code ? site_hooks().describe(h.get().site) : std::string();
-      },
+      [](const Handle& h) { return h.get().site.code ? site_hooks().describe(h.get().site) : std::string(); },
       nullptr);
 
   m.def("make_parameter", &make_parameter, py::arg("node"), py::arg("value"),

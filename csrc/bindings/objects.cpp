@@ -1,5 +1,5 @@
-// The Python types of nodes. Programs make and drop nodes by the thousand, so these are C types of Python's own
-// making: pybind11 keeps a registry of its instances, which takes longer than the node behind them.
+// The Python types of nodes. Programs make and drop nodes by the thousand, so these are C types of Python's
+// own making: pybind11 keeps a registry of its instances, which takes longer than the node behind them.
 #include <structmember.h>
 
 #include <cstddef>
@@ -113,7 +113,8 @@ PyTypeObject* make_type(py::module_& m, const char* name, const char* doc, std::
   kept->push_back(full);
   PyType_Spec spec{kept->back().c_str(), static_cast<int>(size), 0,
                    static_cast<unsigned int>(Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE) | flags, slots.data()};
-  const py::object bases = base ? py::make_tuple(py::handle(reinterpret_cast<PyObject*>(base))) : py::object();
+  const py::object bases =
+      base ? py::make_tuple(py::handle(reinterpret_cast<PyObject*>(base))) : py::object();
   PyObject* made = PyType_FromSpecWithBases(&spec, bases.ptr());
   if (!made) throw py::error_already_set();
   m.attr(name) = py::handle(made);
@@ -128,10 +129,10 @@ PyType_Slot slot(int id, F* function) {
 PyMemberDef node_members[] = {{"__weaklistoffset__", T_PYSSIZET,
                                static_cast<Py_ssize_t>(offsetof(NodeObject, weakrefs)), READONLY, nullptr},
                               {}};
-PyMemberDef recorded_members[] = {{"inputs", T_OBJECT_EX,
-                                   static_cast<Py_ssize_t>(offsetof(RecordedObject, inputs)), 0,
-                                   "What the node was made of."},
-                                  {}};
+PyMemberDef recorded_members[] = {
+    {"inputs", T_OBJECT_EX, static_cast<Py_ssize_t>(offsetof(RecordedObject, inputs)), 0,
+     "What the node was made of."},
+    {}};
 
 }  // namespace
 
@@ -160,14 +161,15 @@ py::object make_tensor(NodeRef node) {
 }
 
 void init_objects(py::module_& m) {
-  node_type = make_type(m, "Node", "Node(value=None)\n--\n\nA node of a recorded graph.", sizeof(NodeObject), 0,
-                        {slot(Py_tp_dealloc, free_node), slot(Py_tp_init, init_node),
-                         {Py_tp_members, node_members}},
-                        nullptr);
+  node_type = make_type(
+      m, "Node", "Node(value=None)\n--\n\nA node of a recorded graph.", sizeof(NodeObject), 0,
+      {slot(Py_tp_dealloc, free_node), slot(Py_tp_init, init_node), {Py_tp_members, node_members}}, nullptr);
   recorded_type = make_type(m, "Recorded", "A node that is computed from others, its `inputs`.",
                             sizeof(RecordedObject), Py_TPFLAGS_HAVE_GC,
-                            {slot(Py_tp_dealloc, free_recorded), slot(Py_tp_init, init_recorded),
-                             slot(Py_tp_traverse, traverse_recorded), slot(Py_tp_clear, clear_recorded),
+                            {slot(Py_tp_dealloc, free_recorded),
+                             slot(Py_tp_init, init_recorded),
+                             slot(Py_tp_traverse, traverse_recorded),
+                             slot(Py_tp_clear, clear_recorded),
                              {Py_tp_members, recorded_members}},
                             node_type);
   tensor_type = make_type(m, "Tensor",

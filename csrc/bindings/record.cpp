@@ -27,7 +27,6 @@ PyMethodDef record_method = {
 }  // namespace
 
 void record(py::handle object, const Op& op, py::handle inputs, py::handle given) {
-  keep_inputs(object, inputs);
   const Attrs attrs = as_attrs(given);
   const auto n = static_cast<std::size_t>(PyTuple_GET_SIZE(inputs.ptr()));
   Edges edges;
@@ -40,6 +39,7 @@ void record(py::handle object, const Op& op, py::handle inputs, py::handle given
   node->device = current_device();
   capture_site(*node);
   adopt(object, std::move(node));
+  keep_inputs(object, inputs);
 }
 
 void append_to_graph(py::handle node) {

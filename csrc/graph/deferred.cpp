@@ -50,7 +50,7 @@ NodeRef total_grad(Node& node, Builder& builder) {
 
 void defer(Node& consumer) {
   const Fusion& fusion = *consumer.op->fuses;
-  Deferred d{consumer.op,     consumer.ran,      fusion.input,
+  Deferred d{consumer.op,     consumer.ran,        fusion.input,
              consumer.inputs, consumer.resolved(), consumer.output.grad};
   Node& producer = *std::exchange(d.inputs[static_cast<std::size_t>(fusion.input)], {}).node;
   for (Edge& edge :

@@ -136,10 +136,10 @@ struct Output {
 // A gradient on its way to a node that was fused into its consumer (log_loss of a softmax): kept apart from
 // the node's own gradient, so that it can take the stable way when it goes on, and still be looked at.
 struct Deferred {
-  const Op* op;              // as the consumer was written
-  const Op* into;            // as it ran
-  std::int32_t input;        // which of its inputs this node is
-  Edges inputs;  // its inputs; the one at `input` is left empty, or it would be a cycle
+  const Op* op;        // as the consumer was written
+  const Op* into;      // as it ran
+  std::int32_t input;  // which of its inputs this node is
+  Edges inputs;        // its inputs; the one at `input` is left empty, or it would be a cycle
   Attrs resolved;
   NodeRef grad;  // of the consumer's output
 };

@@ -17,9 +17,9 @@ void add_bias(const Product<T>& p, const T* bias, std::int64_t i0, std::int64_t 
   }
 }
 
-// Of a column and a row: both are contiguous, transposed or not, and rows are written from end to end. Several
-// rows are read before the first of them is written: a load that follows a store of some lanes nearby waits
-// until that is in the cache.
+// Of a column and a row: both are contiguous, transposed or not, and rows are written from end to end.
+// Several rows are read before the first of them is written: a load that follows a store of some lanes nearby
+// waits until that is in the cache.
 template <class T, int Rows, int Vectors>
 void outer_rows(const Product<T>& p, const Vector<T> (&right)[Vectors], std::int64_t i, std::int64_t j) {
   const std::int64_t width = p.columns - j;

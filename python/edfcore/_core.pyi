@@ -15,11 +15,7 @@ class Node:
 
     name: str
     overridden: bool
-    @staticmethod
-    def __new__(type, *args, **kwargs):
-        """
-        Create and return a new object.  See help(type) for accurate signature.
-        """
+    def __init__(self, value: typing.Any = None) -> None: ...
     def addgrad(self, delta: typing.Any) -> None: ...
     def backward(self) -> None: ...
     def forward(self) -> None: ...
@@ -54,11 +50,9 @@ class Recorded(Node):
     """
     A node that is computed from others, its `inputs`.
     """
-    @staticmethod
-    def __new__(type, *args, **kwargs):
-        """
-        Create and return a new object.  See help(type) for accurate signature.
-        """
+
+    inputs: tuple[typing.Any, ...]
+    def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None: ...
 
 class Tensor(Node):
     """
@@ -71,11 +65,14 @@ class Tensor(Node):
     __array_ufunc__ = None
     grad: Tensor | None  # type: ignore[assignment]
     requires_grad: bool
-    @staticmethod
-    def __new__(type, *args, **kwargs):
-        """
-        Create and return a new object.  See help(type) for accurate signature.
-        """
+    def __init__(
+        self,
+        data: typing.Any,
+        dtype: DTypeLike | None = None,
+        *,
+        device: str | None = None,
+        requires_grad: bool = False,
+    ) -> None: ...
     def __abs__(self) -> Tensor: ...
     def __add__(self, other: Operand) -> Tensor: ...
     def __array__(

@@ -138,7 +138,10 @@ class _Signature:
     def __get__(self, node: OpNode | None, owner: type[OpNode]) -> Any:
         import inspect
 
-        return inspect.signature(owner.function.describe).replace(return_annotation=owner)
+        if owner.__init__ is _core.Recorded.__init__:
+            return inspect.signature(owner.function.describe).replace(return_annotation=owner)
+        own = inspect.signature(owner.__init__)
+        return own.replace(parameters=[*own.parameters.values()][1:], return_annotation=owner)
 
 
 class OpNode(_core.Recorded, CompNode):
