@@ -234,7 +234,7 @@ void run_forward(const Listing& listing, const Segment& segment, const SegmentPl
     Node& node = *nodes[i];
     node.output.spec = known.nodes[i].spec;
     node.ran = known.nodes[i].ran;
-    node.resolved = known.nodes[i].resolved;
+    node.resolve(known.nodes[i].resolved);
     node.assigned = false;
     if (kept != plan.made.end() && kept->member.position == node.position) {
       ++kept;
