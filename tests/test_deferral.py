@@ -91,7 +91,7 @@ def made_meddling(program: Program, gene: int) -> tuple[int, str, str]:
     return step, place, codes[choose(len(codes))]
 
 
-class Stop(Exception):
+class StopError(Exception):
     """What an object among the nodes raises."""
 
 
@@ -134,7 +134,7 @@ def run(
             edf.CompNodes, edf.Parameters = ours
 
     def stop() -> None:
-        raise Stop
+        raise StopError
 
     def build() -> None:
         values = {name: node.value for name, node in leaf.items() if name[0] == "p"}
@@ -199,7 +199,7 @@ def run(
             act(step, "feed")
         try:
             calls(step)
-        except Stop:
+        except StopError:
             seen.append(np.array(-2.0))
     seen += [np.array(leaf[name].value) for name in leaf if name[0] == "p"]
     return seen, gone

@@ -121,8 +121,8 @@ SegmentPlan* Mixed::plan_back(std::size_t s) {
     return nullptr;
   SegmentPlan* plan = nullptr;
   try {
-    plan = &backward_plan(listing_, *plans_, segment, known, std::move(arrived),
-                          session_.cache.stats.compiled);
+    plan =
+        &backward_plan(listing_, *plans_, segment, known, std::move(arrived), session_.cache.stats.compiled);
   } catch (const Error&) {
     known.straight = true;
     return nullptr;
@@ -161,7 +161,8 @@ void Mixed::look_at_value(Node& node) {
 
 void Mixed::look_at_grad(Node& node) {
   plans_->look(!node.op, node.position, looked_at_grad);
-  if (node.grad_elided && !node.output.grad) lost(node, looked_at_grad);
+  const bool before = !node.op && node.elided && node.has_grad;  // by a plan of another list
+  if ((node.grad_elided || before) && !node.output.grad) lost(node, looked_at_grad);
 }
 
 void Mixed::lost(Node& node, Look look) {

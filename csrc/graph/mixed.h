@@ -1,5 +1,5 @@
-// Forward and Backward of a list that others have a say in: whoever walks over it hands over one segment after
-// the other, which runs at once. Plans run the segments when they have been seen often enough, and when
+// Forward and Backward of a list that others have a say in: whoever walks over it hands over one segment
+// after the other, which runs at once. Plans run the segments when they have been seen often enough, and when
 // nothing happens that plans know nothing of; otherwise every node runs by itself.
 #pragma once
 
@@ -54,16 +54,16 @@ class Mixed {
   std::atomic<bool> active_{false};  // there are plans_
   Listing listing_;
   std::vector<std::int32_t> begins_;
-  std::shared_ptr<Plans> plans_;  // of the listing
+  std::shared_ptr<Plans> plans_;             // of the listing
   std::vector<std::shared_ptr<Plans>> all_;  // of the same nodes, for whatever shapes
-  int depth_ = 0;                 // walks under way, one within another
-  Walk walk_ = Walk::none;        // of this list
-  std::size_t next_ = 0;          // segments in front of the walk
-  std::size_t ran_ = 0;           // segments that this Forward has run
-  std::uint64_t looked_ = 0;      // Plans::looked when it began
-  bool straight_ = false;         // the rest of this step goes node by node, and all values are there
-  bool changed_ = false;          // a leaf may not be what Forward read
-  bool walked_back_ = false;      // after this Forward
+  int depth_ = 0;                            // walks under way, one within another
+  Walk walk_ = Walk::none;                   // of this list
+  std::size_t next_ = 0;                     // segments in front of the walk
+  std::size_t ran_ = 0;                      // segments that this Forward has run
+  std::uint64_t looked_ = 0;                 // Plans::looked when it began
+  bool straight_ = false;     // the rest of this step goes node by node, and all values are there
+  bool changed_ = false;      // a leaf may not be what Forward read
+  bool walked_back_ = false;  // after this Forward
   struct Progress {
     SegmentPlans* known = nullptr;
     bool planned = false;  // Forward was run by a plan, and values may be missing

@@ -43,8 +43,7 @@ Program program_of(const Listing& listing, const Segment& segment) {
   Program program;
   const std::span<const NodeRef> nodes = nodes_of(listing, segment);
   program.nodes.assign(nodes.begin(), nodes.end());
-  for (const Member& member : segment.outside)
-    program.parameters.emplace_back(&node_at(listing, member));
+  for (const Member& member : segment.outside) program.parameters.emplace_back(&node_at(listing, member));
   program.segment = true;
   return program;
 }
@@ -60,8 +59,7 @@ std::vector<Tie> values_read(const Plan& plan, const std::vector<NodeRef>& leave
   std::vector<Tie> ties;
   for (std::size_t slot = 0; slot < leaves.size(); ++slot)
     if (leaves[slot] && read[slot])
-      ties.push_back(
-          {static_cast<std::int32_t>(slot), member_of(*leaves[slot]), leaves[slot]->output.spec});
+      ties.push_back({static_cast<std::int32_t>(slot), member_of(*leaves[slot]), leaves[slot]->output.spec});
   return ties;
 }
 
@@ -88,8 +86,7 @@ void divide(const Listing& listing, std::span<const std::int32_t> begins, Plans&
   for (std::size_t s = 0; s < begins.size(); ++s) {
     Segment& segment = plans.segments[s];
     segment.first = begins[s];
-    segment.last =
-        s + 1 < begins.size() ? begins[s + 1] : static_cast<std::int32_t>(listing.nodes.size());
+    segment.last = s + 1 < begins.size() ? begins[s + 1] : static_cast<std::int32_t>(listing.nodes.size());
     for (const NodeRef& node : nodes_of(listing, segment)) {
       each_input(*node, [&](const Node& input) {
         const Member member = member_of(input);

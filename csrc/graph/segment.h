@@ -51,8 +51,8 @@ struct Inferred {
 // Of a segment that reads values of these dtypes and shapes.
 struct SegmentPlans {
   std::vector<std::uint64_t> specs;
-  std::int64_t seen = 0;    // how often it ran node by node
-  bool straight = false;    // plans cannot run it
+  std::int64_t seen = 0;  // how often it ran node by node
+  bool straight = false;  // plans cannot run it
   std::vector<Inferred> nodes;
   std::unique_ptr<SegmentPlan> forward;
   std::vector<std::unique_ptr<SegmentPlan>> backward;  // the last one last

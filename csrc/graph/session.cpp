@@ -115,9 +115,14 @@ void Session::backward(std::span<Node* const> nodes, std::span<Node* const> para
 }
 
 void Session::update(std::span<Node* const> parameters, const Rule& rule) {
+  const auto at_once = [&] {
+    for (Node* parameter : parameters)
+      if (parameter->elided && !parameter->output.grad) look_at_grad(*parameter);
+    edfcore::update(parameters, rule);
+  };
   if (!mixed.idle()) {
     mixed.change();
-    return edfcore::update(parameters, rule);
+    return at_once();
   }
   const bool same = plans_ && asked_ == 2 && same_target(parameters);
   if (same && grown()) {  // all gradients are there
@@ -128,9 +133,7 @@ void Session::update(std::span<Node* const> parameters, const Rule& rule) {
   }
   if (!same || straight_) {
     settle();
-    for (Node* parameter : parameters)
-      if (parameter->elided && !parameter->output.grad) look_at_grad(*parameter);
-    edfcore::update(parameters, rule);
+    at_once();
     same ? static_cast<void>(asked_ = done_ = 3) : drop();
     return;
   }

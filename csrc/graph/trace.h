@@ -56,7 +56,7 @@ struct Program {
   Rule::Kind rule = Rule::sgd;      // by which they are
   NodeRef loss;                     // one of the nodes; null: no backward pass
   std::unordered_map<const Node*, NodeRef>
-      feeds;  // inputs that are computed, or held elsewhere, in this program
+      feeds;             // inputs that are computed, or held elsewhere, in this program
   bool segment = false;  // of a longer list: an input may be an object outside the engine, which has a value
 };
 
