@@ -268,4 +268,4 @@ def test_steps_by_plan_show_what_steps_node_by_node_show(meddling: bool, device:
     places = st.lists(DIGITS, min_size=2, max_size=2) if meddling else st.just([])
     before = edf.plan_stats()["segments"]
     try_out(attempt, count, GENES, st.tuples(DIGITS, DIGITS), genes, genes, trains, straight, places)
-    assert edf.plan_stats()["segments"] - before > 10 * count  # of programs with nodes in NumPy, too
+    assert edf.plan_stats()["segments"] - before > count  # programs with nodes in NumPy have plans, too
