@@ -47,8 +47,8 @@ class DeviceWait {
   std::optional<py::gil_scoped_release> released_;
 };
 
-// The turn of the thread that works with the session (graph/session.h), without the GIL. Throws a graph error
-// for a signal handler that would interfere with its own thread's.
+// turn.cpp: the turn of the thread that works with the session (graph/session.h), without the GIL. Throws a
+// graph error for a signal handler that would interfere with its own thread's.
 class Turn {
  public:
   Turn();

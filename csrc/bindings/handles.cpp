@@ -35,7 +35,8 @@ py::array hand_out(const Node& node, const Look& look, const Find& find) {
     }
     return Tensor(find());  // from here on somebody else holds it, so nobody overwrites it
   };
-  if (session().idle() && !Turn::wanted() && !node.elided && node.device.type == DeviceType::cpu)
+  const bool elided = node.elided || node.grad_elided;
+  if (session().idle() && !Turn::wanted() && !elided && node.device.type == DeviceType::cpu)
     return as_array(held());
   std::optional<Tensor> tensor;
   {
@@ -149,7 +150,7 @@ py::array get_grad(const Handle& handle) {
 
 // An update that was asked for takes the gradient as it was.
 void before_grad_is_set(Node& node) {
-  if (session().idle() && !node.elided) return;
+  if (session().idle() && !node.elided && !node.grad_elided) return;
   const Turn turn;
   session().look_at_grad(node);
   session().finish();
