@@ -24,7 +24,7 @@ def test_a_plan_leaves_out_what_nobody_needs() -> None:
     assert " softmax:" not in lines, "the loss comes from the scores"
     assert " square:" not in lines
     assert " exp:" not in lines
-    assert "log_loss_scores (log_loss, fused)" in lines
+    assert "log_loss_scores_both (log_loss, fused)" in lines
     assert "Node made at plan_programs.py:" in lines
 
 
