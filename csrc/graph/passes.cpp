@@ -160,7 +160,7 @@ void accumulate(Trace& trace, bool whole) {
     return step.op && step.phase == phase && step.out.size() == 1 ? &step : nullptr;
   };
   const auto most = [&](const TraceStep& step) -> std::int64_t {
-    if (!step.op->accumulates) return 0;
+    if (!step.op->accumulates || !step.op->accumulates->most) return 0;
     return step.op->accumulates->most(specs_of(trace, step.in), step.attrs, trace.device.type);
   };
   // It would come too late for what it reads, which another update may have changed by then.

@@ -81,8 +81,8 @@ struct Sharing {
 };
 
 // "The sum of what steps of this op make and of something else is one step": `into` takes that first, and
-// then each step's inputs, of no more steps than `most` says; 0: none. They have the same dtypes, shapes and
-// attrs.
+// then each step's inputs, of no more steps than `most` says; 0, or no `most`: none. They have the same
+// dtypes, shapes and attrs.
 //
 // "So is a parameter's descent along what this op makes": `descent` takes the parameter, and then this op's
 // inputs.

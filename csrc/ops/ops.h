@@ -27,6 +27,7 @@
   X(argmax)                         /* (x; ints = {axis}, keepdims): int64; the first of ties */          \
   X(max_mask)                       /* (x; ints = axes): internal; 1/ties where x is its group's maximum */ \
   X(sum_to)                         /* (x; ints = shape): internal; undoes broadcasting from shape */      \
+  X(sum_to_sgd)                     /* (p, x; ints = shape, scalar): internal; p -= scalar * sum_to(x), in place */ \
   X(broadcast_to)                   /* (x; ints = shape) */                                               \
   X(matmul)                         /* (a, b; trans_a, trans_b): 2-D, or batches of such */                \
   X(matmul_sum)                     /* (c, a, b, ...; trans_a, trans_b): internal; c + a b + ... */         \
