@@ -39,6 +39,10 @@ class Covered:
 covered = Covered()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", help="tests that take a device run on this one alone")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # A shell that runs the suite in the background ignores SIGINT; programs that tests interrupt would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -50,7 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" in metafunc.fixturenames:
-        metafunc.parametrize("device", DEVICES, indirect=True)
+        only = metafunc.config.getoption("--device")
+        metafunc.parametrize("device", [only] if only else DEVICES, indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
