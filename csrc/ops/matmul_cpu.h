@@ -7,8 +7,8 @@
 
 namespace edfcore::EDF_ISA {
 
-#if defined(__AVX512F__)
-constexpr int tile_rows = 12;
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int tile_rows = 12;  // with 32 registers
 #elif defined(__AVX2__)
 constexpr int tile_rows = 6;
 #else
