@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import weakref
 from typing import Any
 
 import numpy as np
@@ -244,6 +246,10 @@ def test_nodes_are_ordinary_objects() -> None:
     assert [a, b].index(b) == 1
     assert isinstance(a, edf.CompNode)
     assert not isinstance(x, edf.CompNode)
+    assert weakref.ref(a)() is a
+    assert [*inspect.signature(edf.Affine).parameters] == ["Phi", "x"]
+    assert [*inspect.signature(edf.Sum).parameters] == ["x", "axis", "keepdims"]
+    assert [*inspect.signature(edf.Input).parameters] == ["value"]
 
 
 def test_inputs_are_attributes_under_their_names() -> None:

@@ -72,10 +72,8 @@ GROUPS: dict[str, tuple[str, list[str]]] = {
 
 def arguments(node: type) -> str:
     """Return the arguments as they are written, without types."""
-    function = vars(node).get("function")
-    source = function.describe if function and node.__name__ != "Affine" else node.__init__  # type: ignore[misc]
-    signature = inspect.signature(source)
-    parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values() if p.name != "self"]
+    signature = inspect.signature(node)
+    parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
     return str(signature.replace(parameters=parameters, return_annotation=signature.empty))
 
 

@@ -65,7 +65,33 @@ Shape shape_of(const py::array& array, const std::string& what = "an array") {
   return shape;
 }
 
+// What an array holds, where it can be read as it lies: nothing if it has to be converted.
+std::optional<Spec> plain_spec(py::handle object, std::optional<DType> floating) {
+  if (!py::isinstance<py::array>(object)) return {};
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  const py::dtype given = array.dtype();
+  const char kind = given.kind(), order = given.byteorder();
+  const std::optional<DType> dtype = engine_dtype(kind, given.itemsize(), floating);
+  constexpr int needed = int{py::array::c_style} | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if (!dtype || given.itemsize() != dtype_size(*dtype) || (kind == 'u' && given.itemsize() > 1) ||
+      (order != '=' && order != '|') || (array.flags() & needed) != needed || array.ndim() > max_rank)
+    return {};
+  return Spec{*dtype, shape_of(array)};
+}
+
+Tensor borrowed(py::array array, const Spec& spec) {
+  // Read-only arrays may be shared too: those who share only read.
+  void* data = const_cast<void*>(array.data());
+  return {spec, borrow(data, spec.bytes(), cpu_device, drop_array, array.release().ptr())};
+}
+
 }  // namespace
+
+Tensor to_plain_tensor(py::handle object, std::optional<DType> floating) {
+  const std::optional<Spec> spec = plain_spec(object, floating);
+  if (!spec || spec->bytes() == 0) return {};
+  return borrowed(py::reinterpret_borrow<py::array>(object), *spec);
+}
 
 DType to_dtype(py::handle dtype) {
   const py::dtype wanted = py::dtype::from_args(py::reinterpret_borrow<py::object>(dtype));
@@ -75,7 +101,12 @@ DType to_dtype(py::handle dtype) {
        ": it has float32, float64, int32, int64, uint8.");
 }
 
-py::dtype from_dtype(DType dtype) { return py::dtype(dtype_name(dtype)); }
+py::dtype from_dtype(DType dtype) {
+  static PyObject* known[16] = {};  // making one from its name takes longer than making an array
+  PyObject*& kept = known[static_cast<std::size_t>(dtype)];
+  if (!kept) kept = py::dtype(dtype_name(dtype)).release().ptr();
+  return py::reinterpret_borrow<py::dtype>(kept);
+}
 
 Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device, const std::string& what,
                  bool share) {
@@ -96,11 +127,8 @@ Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device
   // A conversion that owns its memory and that nobody else holds is as good as a copy.
   const bool fresh =
       array.ptr() != object.ptr() && array.owndata() && array.writeable() && array.ref_count() == 1;
-  if (device.type == DeviceType::cpu && (share || fresh) && spec.bytes() > 0) {
-    // Read-only arrays may be shared too: those who share only read.
-    void* data = const_cast<void*>(array.data());
-    return {spec, borrow(data, spec.bytes(), cpu_device, drop_array, array.release().ptr())};
-  }
+  if (device.type == DeviceType::cpu && (share || fresh) && spec.bytes() > 0)
+    return borrowed(std::move(array), spec);
   Tensor tensor = allocate(spec, device);
   const void* const data = array.data();
   const DeviceWait wait(device);

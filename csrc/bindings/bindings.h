@@ -19,27 +19,21 @@ namespace edfcore {
 
 namespace py = pybind11;
 
-// The Python object behind a node. EDF nodes are Python subclasses of Handle; eager tensors are TensorHandle.
+// What a Python object has of a node. EDF's classes are Python subclasses of Node and Recorded (objects.cpp).
 struct Handle {
-  NodeRef node;
-
-  Handle() = default;
-  explicit Handle(NodeRef n) : node(std::move(n)) {}
+  NodeRef node;  // null before a constructor has run
 
   // The node. Throws a graph error where a subclass has not called its base's constructor yet.
   Node& get() const;
+};
+struct TensorHandle : Handle {};
 
-  // pybind11 allocates, and constructs nothing, when such an object is used: zeros make that a null node.
-  static void* operator new(std::size_t size) {
-    void* memory = std::malloc(size);
-    if (!memory) throw std::bad_alloc();
-    return std::memset(memory, 0, size);
-  }
-  static void operator delete(void* memory) { std::free(memory); }
+struct NodeObject {
+  PyObject head;
+  Handle handle;
+  PyObject* weakrefs;
 };
-struct TensorHandle : Handle {
-  using Handle::Handle;
-};
+extern PyTypeObject *node_type, *recorded_type, *tensor_type;
 
 // Lets go of the GIL while memory is copied to or from a device that is not the CPU, which may have work to
 // finish first.
@@ -96,6 +90,8 @@ py::dtype from_dtype(DType dtype);
 // anything else. With `share`, a fitting NumPy array is borrowed instead of copied.
 Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device, const std::string& what,
                  bool share);
+// The same of an array that needs no conversion, borrowed; null for anything else.
+Tensor to_plain_tensor(py::handle object, std::optional<DType> floating);
 py::array as_array(const Tensor& host, bool writable = true);  // an array over the tensor's own memory
 bool same_memory(py::handle object, const Tensor& host);
 
@@ -104,26 +100,50 @@ void capture_site(Node& node);  // the innermost Python frame outside this packa
 void release_sites();           // of the nodes that were freed without the GIL
 void init_sites(py::module_& m);
 
-// The C++ object behind an instance of one of this module's classes, without the search that a cast makes.
-// The caller has checked the type; null where the object's constructor has not run.
-template <class T>
-T* payload(py::handle object) {
-  auto* instance = reinterpret_cast<py::detail::instance*>(object.ptr());
-  if (instance->simple_layout) return static_cast<T*>(instance->simple_value_holder[0]);
-  return py::cast<T*>(object);
+// What a class of nodes has of its own, which holds until Python changes the class.
+struct ClassTraits {
+  bool runs = false;      // forward and backward are the engine's
+  bool receives = false;  // so is addgrad
+};
+ClassTraits traits_of(PyTypeObject* type);  // of a subclass of Node
+
+// A function of C++ as a method, and two of them as a property, of one of the types of objects.cpp.
+template <class F, class... Extra>
+void add_method(PyTypeObject* type, const char* name, F&& function, const Extra&... extra) {
+  const py::handle owner(reinterpret_cast<PyObject*>(type));
+  owner.attr(name) =
+      py::cpp_function(std::forward<F>(function), py::name(name), py::is_method(owner), extra...);
 }
+template <class Get, class Set>
+void add_property(PyTypeObject* type, const char* name, Get&& get, Set&& set) {
+  const py::handle owner(reinterpret_cast<PyObject*>(type));
+  py::object setter = py::none();
+  if constexpr (!std::is_same_v<std::remove_cvref_t<Set>, std::nullptr_t>)
+    setter = py::cpp_function(std::forward<Set>(set), py::is_method(owner));
+  owner.attr(name) =
+      py::module_::import("builtins")
+          .attr("property")(py::cpp_function(std::forward<Get>(get), py::is_method(owner)), setter);
+}
+
+// objects.cpp
+void adopt(py::handle object, NodeRef node);  // an instance of Node; throws where it has one already
+void keep_inputs(py::handle object, py::handle inputs);
+py::object make_tensor(NodeRef node);
+void init_objects(py::module_& m);
 
 // handles.cpp
 const Op& as_op(py::handle object);
-extern const char* const unconstructed;  // what is wrong with a node whose constructor has not run
-Handle* as_handle(py::handle object);    // null when it is not one
-bool is_node_type(PyTypeObject* type);
+Handle* as_handle(py::handle object);  // null when it is not one; throws when its constructor has not run
 Device& current_device();
-DType graph_dtype();  // edfcore.DT
+py::handle face_attribute(PyObject* name);  // of the module edfcore; null where there is none
+DType graph_dtype();                        // edfcore.DT
+void construct_assigned(py::handle object, Role role, py::handle value);  // None: no value yet
 void init_handles(py::module_& m);
 
 // record.cpp
-Attrs as_attrs(py::handle attrs);  // from the Python class of that name, or None
+void record(py::handle object, const Op& op, py::handle inputs, py::handle attrs);
+void append_to_graph(py::handle node);  // edfcore.CompNodes
+Attrs as_attrs(py::handle attrs);       // from the Python class of that name, or None
 // An input of a recorded node: a node of ours, an array or number, or an object of the user's with a .value.
 // A number for an op that takes them; null for anything else.
 NodeRef as_number(py::handle object, const Op& op, std::size_t position, Device device);
@@ -152,6 +172,8 @@ py::list list_of(const py::object& items);  // a copy
 // eager.cpp, errors.cpp, engine.cpp, plans.cpp
 Rule as_rule(const std::string& name, const py::object& learning_rate, double decay, double beta1,
              double beta2, double epsilon);
+void construct_tensor(py::handle object, py::handle data, py::handle dtype, py::handle device,
+                      bool requires_grad);
 void init_plans(py::module_& m);
 void init_edf(py::module_& m);
 void init_eager(py::module_& m);
@@ -159,3 +181,31 @@ void init_errors();
 void init_engine(py::module_& m);
 
 }  // namespace edfcore
+
+namespace pybind11::detail {
+
+// Nodes as arguments of functions: the handle within the object, which the caller holds.
+template <class T, PyTypeObject*& type>
+struct node_caster {
+  bool load(handle source, bool) {
+    if (!PyObject_TypeCheck(source.ptr(), type)) return false;
+    found_ = static_cast<T*>(&reinterpret_cast<edfcore::NodeObject*>(source.ptr())->handle);
+    return true;
+  }
+  operator const T&() { return *found_; }
+  template <class>
+  using cast_op_type = const T&;
+
+ private:
+  const T* found_ = nullptr;
+};
+template <>
+struct type_caster<edfcore::Handle> : node_caster<edfcore::Handle, edfcore::node_type> {
+  static constexpr auto name = const_name("edfcore._core.Node");
+};
+template <>
+struct type_caster<edfcore::TensorHandle> : node_caster<edfcore::TensorHandle, edfcore::tensor_type> {
+  static constexpr auto name = const_name("edfcore._core.Tensor");
+};
+
+}  // namespace pybind11::detail

@@ -22,8 +22,7 @@ void need_floating(const Node& node) {
          dtype_name(node.output.spec.dtype), ".");
 }
 
-TensorHandle make_tensor(py::handle data, const py::object& dtype, const py::object& device,
-                         bool requires_grad) {
+NodeRef made_of(py::handle data, py::handle dtype, py::handle device, bool requires_grad) {
   const Device where = device.is_none() ? current_device() : parse_device(py::cast<std::string>(device));
   py::object source = py::reinterpret_borrow<py::object>(data);
   std::optional<DType> floating;
@@ -38,7 +37,7 @@ TensorHandle make_tensor(py::handle data, const py::object& dtype, const py::obj
   if (requires_grad) need_floating(*node);
   node->requires_grad = requires_grad;
   if (is_floating(node->output.spec.dtype)) node->attrs.dtype = node->output.spec.dtype;
-  return TensorHandle(std::move(node));
+  return node;
 }
 
 // Floating values beside tensors take the dtype of the first of them, integers stay what they are.
@@ -75,7 +74,7 @@ py::object apply(py::handle record, const py::tuple& inputs, const py::object& g
       like_at = static_cast<std::int32_t>(i);
     }
   }
-  std::vector<Edge> edges;
+  Edges edges;
   edges.reserve(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) edges.push_back(tensor_edge(inputs[i], like, op, i));
   NodeRef node = make_node(op, std::move(edges), attrs);
@@ -86,7 +85,7 @@ py::object apply(py::handle record, const py::tuple& inputs, const py::object& g
   }
   node->requires_grad &= grad_enabled;
   if (!node->requires_grad) forget_history(*node);
-  return py::cast(TensorHandle(std::move(node)));
+  return make_tensor(std::move(node));
 }
 
 py::object apply_function(PyObject* const* args, Py_ssize_t n) {
@@ -119,7 +118,7 @@ void run_backward(const TensorHandle& loss, const py::object& gradient, bool cre
 
 py::object get_grad(const TensorHandle& tensor) {
   if (!tensor.get().output.grad) return py::none();
-  return py::cast(TensorHandle(tensor.get().output.grad));
+  return make_tensor(tensor.get().output.grad);
 }
 
 void set_grad(const TensorHandle& tensor, const py::object& grad) {
@@ -153,27 +152,26 @@ py::array to_numpy(const TensorHandle& tensor) {
 
 }  // namespace
 
-void init_eager(py::module_& m) {
-  py::class_<TensorHandle, Handle>(m, "Tensor",
-                                   R"(A dense array on one device that remembers what it was computed from.
+void construct_tensor(py::handle object, py::handle data, py::handle dtype, py::handle device,
+                      bool requires_grad) {
+  adopt(object, made_of(data, dtype, device, requires_grad));
+}
 
-Ops on tensors run at once. `backward()` then gives every tensor with `requires_grad` its `.grad`.)")
-      .def(py::init(&make_tensor), py::arg("data"), py::arg("dtype") = py::none(), py::kw_only(),
-           py::arg("device") = py::none(), py::arg("requires_grad") = false)
-      .def("backward", &run_backward, py::arg("gradient") = py::none(), py::kw_only(),
-           py::arg("create_graph") = false)
-      .def("numpy", &to_numpy, "The values as a read-only array; on the CPU without a copy.")
-      .def_property("grad", &get_grad, &set_grad)
-      .def_property(
-          "requires_grad", [](const TensorHandle& t) { return t.get().requires_grad; },
-          [](const TensorHandle& t, bool on) {
-            if (t.get().op) fail(ErrorKind::graph, "requires_grad can be set on leaves only.");
-            if (on) need_floating(t.get());
-            t.get().requires_grad = on;
-          })
-      .def("detach", [](const TensorHandle& t) {
-        return TensorHandle(make_leaf(Role::constant, t.get().value().tensor));
+void init_eager(py::module_& m) {
+  add_method(tensor_type, "backward", &run_backward, py::arg("gradient") = py::none(), py::kw_only(),
+             py::arg("create_graph") = false);
+  add_method(tensor_type, "numpy", &to_numpy, "The values as a read-only array; on the CPU without a copy.");
+  add_property(tensor_type, "grad", &get_grad, &set_grad);
+  add_property(
+      tensor_type, "requires_grad", [](const TensorHandle& t) { return t.get().requires_grad; },
+      [](const TensorHandle& t, bool on) {
+        if (t.get().op) fail(ErrorKind::graph, "requires_grad can be set on leaves only.");
+        if (on) need_floating(t.get());
+        t.get().requires_grad = on;
       });
+  add_method(tensor_type, "detach", [](const TensorHandle& t) {
+    return make_tensor(make_leaf(Role::constant, t.get().value().tensor));
+  });
   add_function(m, apply_method);
   m.def("set_recorder", [](py::object function) { recorder() = std::move(function); }, py::arg("function"));
   m.def(

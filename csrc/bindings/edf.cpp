@@ -17,14 +17,15 @@ namespace {
 
 // The functions that a class of ours has when nobody overrode them.
 struct Methods {
-  py::object forward, backward, sgd;
+  py::object forward, backward, addgrad, sgd;
 };
 Methods& originals() {
   static auto* const instance = new Methods;  // outlives the interpreter's teardown
   return *instance;
 }
 const Methods& names() {
-  static const auto* const instance = new Methods{py::str("forward"), py::str("backward"), py::str("SGD")};
+  static const auto* const instance =
+      new Methods{py::str("forward"), py::str("backward"), py::str("addgrad"), py::str("SGD")};
   return *instance;
 }
 
@@ -301,29 +302,29 @@ void look_at_value(Node& node) {
   session().look_at_value(node);
 }
 
-// What has been found out about a class holds until Python changes the class, and with that its version.
-static bool engine_runs(PyTypeObject* type) {
+ClassTraits traits_of(PyTypeObject* type) {
   struct Known {
     PyTypeObject* type = nullptr;
     unsigned int version = 0;
-    bool runs = false;
+    ClassTraits traits;
   };
   static Known known[64];
   Known& slot = known[reinterpret_cast<std::uintptr_t>(type) / 64 % 64];
   const bool valid = type->tp_version_tag != 0 && PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG);
-  if (valid && slot.type == type && slot.version == type->tp_version_tag) return slot.runs;
-  const py::handle object(reinterpret_cast<PyObject*>(type));
-  const bool runs = is_node_type(type) && attribute(object, names().forward).is(originals().forward) &&
-                    attribute(object, names().backward).is(originals().backward);
-  slot = {type, type->tp_version_tag, runs};
-  return runs;
+  if (valid && slot.type == type && slot.version == type->tp_version_tag) return slot.traits;
+  const auto original = [&](py::object Methods::*which) {
+    return attribute(reinterpret_cast<PyObject*>(type), names().*which).is(originals().*which);
+  };
+  const ClassTraits traits{original(&Methods::forward) && original(&Methods::backward),
+                           original(&Methods::addgrad)};
+  slot = {type, type->tp_version_tag, traits};
+  return traits;
 }
 
 Node* own_node(py::handle item) {
-  if (!engine_runs(Py_TYPE(item.ptr()))) return nullptr;
-  const Handle* handle = payload<Handle>(item);  // its type was looked at
-  if (!handle) fail(ErrorKind::graph, unconstructed);
-  Node& node = handle->get();
+  PyTypeObject* const type = Py_TYPE(item.ptr());
+  if (!PyType_IsSubtype(type, recorded_type) || !traits_of(type).runs) return nullptr;
+  Node& node = reinterpret_cast<NodeObject*>(item.ptr())->handle.get();
   return node.op && !node.overridden ? &node : nullptr;
 }
 
@@ -356,6 +357,7 @@ void init_edf(py::module_& m) {
   const py::object node = m.attr("Node");
   originals().forward = node.attr("forward");
   originals().backward = node.attr("backward");
+  originals().addgrad = node.attr("addgrad");
   m.def(
       "set_original_sgd", [](py::object function) { originals().sgd = std::move(function); },
       py::arg("function"), "Tells which function is Parameter.SGD when nobody has overridden it.");

@@ -15,8 +15,7 @@ namespace {
 
 std::string what_is(const Node& node) {
   if (node.op) return text("[", node.op->name, "] ");
-  if (node.role == Role::parameter)
-    return node.name.empty() ? "[Parameter] " : text("[Parameter ", node.name, "] ");
+  if (node.role == Role::parameter) return node.name ? text("[Parameter ", *node.name, "] ") : "[Parameter] ";
   return "[Input] ";
 }
 
@@ -69,14 +68,16 @@ void set_value(const Handle& handle, py::handle array) {
     node.op ? session().interfere(node) : session().change(node);
   }
   Cell& cell = node.value();
-  if (cell && (same_memory(array, cell.tensor) || same_memory(array, cell.mirror))) {
+  if (cell && (same_memory(array, cell.tensor) || (cell.mirror && same_memory(array, *cell.mirror)))) {
     node.assigned = node.op != nullptr;
     return;  // `p.value -= d` wrote through the array that was handed out, and assigns it back
   }
   const DType floating = node.op && cell ? node.output.spec.dtype : node.attrs.dtype;
   const bool keeps_shape = node.role == Role::parameter && cell;
-  Tensor next = to_tensor(array, floating, keeps_shape || !cell ? node.device : cell.tensor.device(),
-                          what_is(node) + "the assigned value", true);
+  Tensor next = to_plain_tensor(array, floating);
+  if (!next)
+    next = to_tensor(array, floating, keeps_shape || !cell ? node.device : cell.tensor.device(),
+                     what_is(node) + "the assigned value", true);
   if (node.role == Role::parameter && !is_floating(next.spec.dtype)) {
     next = to_tensor(py::array(py::array::ensure(array).attr("astype")(from_dtype(floating))), floating,
                      node.device, "", true);
@@ -161,7 +162,8 @@ void set_grad(const Handle& handle, py::handle array) {
   need_value(node, "a gradient was assigned");
   if (node.output.grad) {
     const Cell& cell = node.output.grad->value();
-    if (same_memory(array, cell.tensor) || same_memory(array, cell.mirror)) return;  // `x.grad += d`
+    if (same_memory(array, cell.tensor) || (cell.mirror && same_memory(array, *cell.mirror)))
+      return;  // `x.grad += d`
   }
   if (node.shown && same_memory(array, node.shown->handed_out)) return absorb_shown(node);
   NodeRef grad = make_leaf(Role::constant, grad_like(node, array, "the assigned gradient"));
@@ -213,18 +215,6 @@ void backward_one(const Handle& handle) {
       push_grad(*edge.node, node, py::module_::import("edfcore").attr("Parameters"));
 }
 
-Handle make_assigned(bool parameter, py::handle value) {
-  NodeRef node = make_leaf(parameter ? Role::parameter : Role::input, {});
-  node->attrs.dtype = graph_dtype();
-  node->device = current_device();
-  node->requires_grad = parameter;
-  node->recorded = true;
-  capture_site(*node);
-  Handle handle(std::move(node));
-  if (parameter || !value.is_none()) set_value(handle, value);
-  return handle;
-}
-
 // Shape and dtype of its value; nothing where there is none to be had.
 std::optional<Spec> known_spec(Node& node) {
   if (node.value() || session().idle()) return node.value() ? std::optional(node.output.spec) : std::nullopt;
@@ -271,34 +261,28 @@ void set_optimised(const Handle& handle, const Kept& given) {
   node.optimised = std::move(kept);
 }
 
-py::handle handle_type;  // the class Node itself; lives as long as the module
-py::handle op_type;      // and the class Op
-
 }  // namespace
 
-const char* const unconstructed =
-    "a node was used before its base class was constructed: call super().__init__() first.";
-
 Node& Handle::get() const {
-  if (!node) fail(ErrorKind::graph, unconstructed);
+  if (!node)
+    fail(ErrorKind::graph,
+         "a node was used before its base class was constructed: call super().__init__() first.");
   return *node;
 }
 
-bool is_node_type(PyTypeObject* type) {
-  return PyType_IsSubtype(type, reinterpret_cast<PyTypeObject*>(handle_type.ptr()));
-}
-
 Handle* as_handle(py::handle object) {
-  if (!PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(handle_type.ptr()))) return nullptr;
-  Handle* handle = payload<Handle>(object);
-  if (!handle) fail(ErrorKind::graph, unconstructed);
-  return handle;
+  if (!PyObject_TypeCheck(object.ptr(), node_type)) return nullptr;
+  Handle& handle = reinterpret_cast<NodeObject*>(object.ptr())->handle;
+  handle.get();
+  return &handle;
 }
 
+// The C++ object behind it, without the search that a cast makes.
 const Op& as_op(py::handle object) {
-  if (!PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(op_type.ptr())))
-    return py::cast<const Op&>(object);
-  return *payload<const Op>(object);
+  static const auto* const type = reinterpret_cast<PyTypeObject*>(py::type::of<Op>().ptr());
+  const auto* instance = reinterpret_cast<py::detail::instance*>(object.ptr());
+  if (Py_TYPE(object.ptr()) != type || !instance->simple_layout) return py::cast<const Op&>(object);
+  return *static_cast<const Op*>(instance->simple_value_holder[0]);
 }
 
 Device& current_device() {
@@ -306,11 +290,15 @@ Device& current_device() {
   return device;
 }
 
-DType graph_dtype() {
+py::handle face_attribute(PyObject* name) {
   static PyObject* const face_name = PyUnicode_InternFromString("edfcore");
-  static PyObject* const dt_name = PyUnicode_InternFromString("DT");
   PyObject* face = PyDict_GetItemWithError(PyImport_GetModuleDict(), face_name);  // borrowed
-  PyObject* dt = face ? PyDict_GetItemWithError(PyModule_GetDict(face), dt_name) : nullptr;
+  return face ? PyDict_GetItemWithError(PyModule_GetDict(face), name) : nullptr;
+}
+
+DType graph_dtype() {
+  static PyObject* const dt_name = PyUnicode_InternFromString("DT");
+  PyObject* const dt = face_attribute(dt_name).ptr();
   if (!dt) return DType::f32;
   static PyObject* last = nullptr;  // one scalar type or dtype object is asked for again and again
   static DType last_dtype = DType::f32;
@@ -326,42 +314,65 @@ DType graph_dtype() {
   return last_dtype;
 }
 
+void construct_assigned(py::handle object, Role role, py::handle value) {
+  const bool parameter = role == Role::parameter;
+  NodeRef node = make_leaf(role, {});
+  node->attrs.dtype = graph_dtype();
+  node->device = current_device();
+  node->requires_grad = parameter;
+  node->recorded = true;
+  capture_site(*node);
+  const Handle handle{node};
+  if (parameter || !value.is_none()) set_value(handle, value);
+  adopt(object, std::move(node));
+}
+
+static void make_parameter(py::handle object, py::handle value) {
+  if (!PyObject_TypeCheck(object.ptr(), node_type)) throw py::type_error("make_parameter: node is no Node");
+  construct_assigned(object, Role::parameter, value);
+}
+
 void init_handles(py::module_& m) {
-  op_type = py::class_<Op>(m, "Op", "The record of one op.")
-                .def_readonly("name", &Op::name)
-                .def_readonly("arity", &Op::arity)
-                .def_property_readonly("internal", [](const Op& op) { return (op.flags & op_internal) != 0; })
-                .def_property_readonly("no_grad", [](const Op& op) { return (op.flags & op_no_grad) != 0; })
-                .def_readonly("unread", &Op::unread)
-                .def_property_readonly("has_vjp", [](const Op& op) { return op.vjp != nullptr; })
-                .def_property_readonly("has_cuda", [](const Op& op) { return op.cuda != nullptr; })
-                .def("__repr__", [](const Op& op) { return text("<op ", op.name, ">"); });
+  py::class_<Op>(m, "Op", "The record of one op.")
+      .def_readonly("name", &Op::name)
+      .def_readonly("arity", &Op::arity)
+      .def_property_readonly("internal", [](const Op& op) { return (op.flags & op_internal) != 0; })
+      .def_property_readonly("no_grad", [](const Op& op) { return (op.flags & op_no_grad) != 0; })
+      .def_readonly("unread", &Op::unread)
+      .def_property_readonly("has_vjp", [](const Op& op) { return op.vjp != nullptr; })
+      .def_property_readonly("has_cuda", [](const Op& op) { return op.cuda != nullptr; })
+      .def("__repr__", [](const Op& op) { return text("<op ", op.name, ">"); });
 
-  auto node = py::class_<Handle>(m, "Node", "A node of a recorded graph.");
-  handle_type = node;
-  node.def(py::init(&make_assigned), py::kw_only(), py::arg("parameter"), py::arg("value") = py::none())
-      .def_property("value", &get_value, &set_value)
-      .def_property("grad", &get_grad, &set_grad)
-      .def("addgrad", &addgrad, py::arg("delta"))
-      .def("forward", &forward_one)
-      .def("backward", &backward_one)
-      .def_property_readonly("shape", [](const Handle& h) { return shape_tuple(spec_of(h.get()).shape); })
-      .def_property_readonly("has_value", [](const Handle& h) { return known_spec(h.get()).has_value(); })
-      .def_property_readonly("dtype", [](const Handle& h) { return from_dtype(spec_of(h.get()).dtype); })
-      .def_property("optimised", &get_optimised, &set_optimised)
-      .def_property(
-          "overridden", [](const Handle& h) { return h.get().overridden; },
-          [](const Handle& h, bool on) { h.get().overridden = on; })
-      .def_property_readonly("device", [](const Handle& h) { return device_name(h.get().device); })
-      .def_property(
-          "name", [](const Handle& h) { return h.get().name; },
-          [](const Handle& h, std::string name) { h.get().name = std::move(name); })
-      .def_property_readonly("serial", [](const Handle& h) { return h.get().serial; })
-      .def_property_readonly("op_name", [](const Handle& h) { return h.get().op ? h.get().op->name : ""; })
-      .def_property_readonly("made_at", [](const Handle& h) {
-        return h.get().site.code ? site_hooks().describe(h.get().site) : std::string();
+  const auto property = [](const char* name, const auto& get, const auto& set) {
+    add_property(node_type, name, get, set);
+  };
+  property("value", &get_value, &set_value);
+  property("grad", &get_grad, &set_grad);
+  add_method(node_type, "addgrad", &addgrad, py::arg("delta"));
+  add_method(node_type, "forward", &forward_one);
+  add_method(node_type, "backward", &backward_one);
+  property("shape", [](const Handle& h) { return shape_tuple(spec_of(h.get()).shape); }, nullptr);
+  property("has_value", [](const Handle& h) { return known_spec(h.get()).has_value(); }, nullptr);
+  property("dtype", [](const Handle& h) { return from_dtype(spec_of(h.get()).dtype); }, nullptr);
+  property("optimised", &get_optimised, &set_optimised);
+  property(
+      "overridden", [](const Handle& h) { return h.get().overridden; },
+      [](const Handle& h, bool on) { h.get().overridden = on; });
+  property("device", [](const Handle& h) { return device_name(h.get().device); }, nullptr);
+  property(
+      "name", [](const Handle& h) { return h.get().name ? *h.get().name : std::string(); },
+      [](const Handle& h, std::string name) {
+        h.get().name = name.empty() ? nullptr : std::make_unique<std::string>(std::move(name));
       });
+  property("serial", [](const Handle& h) { return h.get().serial; }, nullptr);
+  property("op_name", [](const Handle& h) { return h.get().op ? h.get().op->name : ""; }, nullptr);
+  property(
+      "made_at",
+      [](const Handle& h) { return h.get().site.code ? site_hooks().describe(h.get().site) : std::string(); },
+      nullptr);
 
+  m.def("make_parameter", &make_parameter, py::arg("node"), py::arg("value"),
+        "Makes `node`, an instance of a subclass whose constructor runs, a parameter.");
   m.def(
       "find_op",
       [](const std::string& name) {

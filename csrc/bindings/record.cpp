@@ -11,43 +11,10 @@
 namespace edfcore {
 namespace {
 
-py::handle node_class;                   // the class Node, which lives as long as the module
-const py::detail::type_info* node_type;  // what pybind11 knows of it
-py::handle original_addgrad;             // what Node.addgrad is
-
-// Hangs the node under the Python object, as the dispatcher of a constructor would.
-void adopt(py::handle object, NodeRef node) {
-  auto* instance = reinterpret_cast<py::detail::instance*>(object.ptr());
-  py::detail::value_and_holder place = instance->simple_layout
-                                           ? py::detail::value_and_holder(instance, node_type, 0, 0)
-                                           : instance->get_value_and_holder(node_type);
-  if (place.holder_constructed()) fail(ErrorKind::graph, "this node has been made already.");
-  place.value_ptr() = new Handle(std::move(node));
-  place.type->init_instance(instance, nullptr);
-}
-
-void record(py::handle object, py::handle record, py::handle inputs, py::handle given) {
-  if (!PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(node_class.ptr())) ||
-      !PyTuple_Check(inputs.ptr()))
-    throw py::type_error("record(node, op, inputs, attrs=None): a Node, an Op, a tuple, and Attrs or None");
-  const Op& op = as_op(record);
-  const Attrs attrs = as_attrs(given);
-  const auto n = static_cast<std::size_t>(PyTuple_GET_SIZE(inputs.ptr()));
-  std::vector<Edge> edges;
-  edges.reserve(n);
-  for (std::size_t i = 0; i < n; ++i)
-    edges.push_back(as_edge(PyTuple_GET_ITEM(inputs.ptr(), static_cast<py::ssize_t>(i)), op, i));
-  NodeRef node = make_node(op, std::move(edges), attrs);
-  node->recorded = true;
-  node->requires_grad = true;
-  node->device = current_device();
-  capture_site(*node);
-  adopt(object, std::move(node));
-}
-
 py::object record_function(PyObject* const* args, Py_ssize_t n) {
-  if (n < 3 || n > 4) throw py::type_error("record(node, op, inputs, attrs=None)");
-  record(args[0], args[1], args[2], n == 4 ? args[3] : Py_None);
+  if (n < 3 || n > 4 || !PyObject_TypeCheck(args[0], node_type) || !PyTuple_Check(args[2]))
+    throw py::type_error("record(node, op, inputs, attrs=None): a Node, an Op, a tuple, and Attrs or None");
+  record(args[0], as_op(args[1]), args[2], n == 4 ? args[3] : Py_None);
   return py::none();
 }
 
@@ -58,6 +25,32 @@ PyMethodDef record_method = {
     "Makes `node`, an instance of a subclass whose constructor runs, the node of an op."};
 
 }  // namespace
+
+void record(py::handle object, const Op& op, py::handle inputs, py::handle given) {
+  const Attrs attrs = as_attrs(given);
+  const auto n = static_cast<std::size_t>(PyTuple_GET_SIZE(inputs.ptr()));
+  Edges edges;
+  edges.reserve(n);
+  for (std::size_t i = 0; i < n; ++i)
+    edges.push_back(as_edge(PyTuple_GET_ITEM(inputs.ptr(), static_cast<py::ssize_t>(i)), op, i));
+  NodeRef node = make_node(op, std::move(edges), attrs);
+  node->recorded = true;
+  node->requires_grad = true;
+  node->device = current_device();
+  capture_site(*node);
+  adopt(object, std::move(node));
+  keep_inputs(object, inputs);
+}
+
+void append_to_graph(py::handle node) {
+  static PyObject* const name = PyUnicode_InternFromString("CompNodes");
+  const py::handle list = face_attribute(name);
+  if (!list) fail(ErrorKind::graph, "edfcore.CompNodes is gone: bind it to a list.");
+  if (!PyList_CheckExact(list.ptr()))
+    list.attr("append")(node);
+  else if (PyList_Append(list.ptr(), node.ptr()) != 0)
+    throw py::error_already_set();
+}
 
 Attrs as_attrs(py::handle given) {
   Attrs attrs;
@@ -113,10 +106,7 @@ bool is_host(py::handle object) {
 Edge as_edge(py::handle object, const Op& op, std::size_t position) {
   if (Handle* handle = as_handle(object)) {
     // A subclass with an addgrad of its own (to clip, to freeze) is to receive its gradient through it.
-    static PyObject* const addgrad_name = PyUnicode_InternFromString("addgrad");
-    const auto found = py::reinterpret_steal<py::object>(
-        PyObject_GetAttr(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())), addgrad_name));
-    if (found.ptr() != original_addgrad.ptr()) return {make_host_leaf(object), 0};
+    if (!traits_of(Py_TYPE(object.ptr())).receives) return {make_host_leaf(object), 0};
     return {NodeRef(&handle->get()), 0};
   }
   if (NodeRef number = as_number(object, op, position, current_device())) return {std::move(number), 0};
@@ -139,13 +129,6 @@ void add_function(py::module_& m, PyMethodDef& method) {
   m.attr(method.ml_name) = py::reinterpret_steal<py::object>(PyCFunction_NewEx(&method, nullptr, name.ptr()));
 }
 
-void init_record(py::module_& m) {
-  node_class = m.attr("Node");
-  node_type = py::detail::get_type_info(reinterpret_cast<PyTypeObject*>(node_class.ptr()));
-  original_addgrad = py::object(node_class.attr("addgrad")).release();
-  const py::object name = m.attr("__name__");
-  m.attr("record") =
-      py::reinterpret_steal<py::object>(PyCFunction_NewEx(&record_method, nullptr, name.ptr()));
-}
+void init_record(py::module_& m) { add_function(m, record_method); }
 
 }  // namespace edfcore

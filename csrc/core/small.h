@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -34,7 +35,7 @@ class Small {
   void resize(std::size_t size) {
     reserve(size);
     for (; size_ < size; ++size_) std::construct_at(data() + size_);
-    size_ = size;
+    size_ = static_cast<std::uint32_t>(size);
   }
 
   std::size_t size() const { return size_; }
@@ -53,16 +54,16 @@ class Small {
  private:
   void reserve(std::size_t size) {
     if (size <= capacity_) return;
-    const std::size_t larger = std::max(size, 2 * capacity_);
+    const std::size_t larger = std::max(size, std::size_t{2} * capacity_);
     auto heap = std::make_unique<T[]>(larger);
     std::copy(begin(), end(), heap.get());
     heap_ = std::move(heap);
-    capacity_ = larger;
+    capacity_ = static_cast<std::uint32_t>(larger);
   }
   void take(Small& other) noexcept {
     heap_ = std::move(other.heap_);
-    size_ = std::exchange(other.size_, 0);
-    capacity_ = std::exchange(other.capacity_, N);
+    size_ = std::exchange(other.size_, 0u);
+    capacity_ = std::exchange(other.capacity_, std::uint32_t{N});
     if (heap_) return;
     if constexpr (sizeof inline_ <= 64)  // all of it, without a call
       std::memcpy(inline_, other.inline_, sizeof inline_);
@@ -72,8 +73,8 @@ class Small {
 
   alignas(T) std::byte inline_[N * sizeof(T)];
   std::unique_ptr<T[]> heap_;
-  std::size_t size_ = 0;
-  std::size_t capacity_ = N;
+  std::uint32_t size_ = 0;
+  std::uint32_t capacity_ = N;
 };
 
 }  // namespace edfcore

@@ -50,8 +50,8 @@ NodeRef total_grad(Node& node, Builder& builder) {
 
 void defer(Node& consumer) {
   const Fusion& fusion = *consumer.op->fuses;
-  Deferred d{consumer.op,     consumer.ran,      fusion.input,
-             consumer.inputs, consumer.resolved, consumer.output.grad};
+  Deferred d{consumer.op,     consumer.ran,        fusion.input,
+             consumer.inputs, consumer.resolved(), consumer.output.grad};
   Node& producer = *std::exchange(d.inputs[static_cast<std::size_t>(fusion.input)], {}).node;
   for (Edge& edge :
        d.inputs)  // labels may have been computed from the producer: their values are enough, no cycle

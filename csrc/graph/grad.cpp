@@ -18,14 +18,14 @@ Value RunningBuilder::emit(const Op& op, std::span<const Value> inputs, const At
   return value_of(*node);
 }
 
-std::vector<Edge> edges_of(std::span<const Value> values) {
-  std::vector<Edge> edges;
+Edges edges_of(std::span<const Value> values) {
+  Edges edges;
   edges.reserve(values.size());
   for (const Value& value : values) edges.push_back({NodeRef(value.node), value.index});
   return edges;
 }
 
-Small<const Edge*> pointers(const std::vector<Edge>& edges) {
+Small<const Edge*> pointers(const Edges& edges) {
   Small<const Edge*> result;
   for (const Edge& edge : edges) result.push_back(&edge);
   return result;
@@ -108,7 +108,7 @@ void step(Node& node, Builder& builder) {
     op = what.op;  // what it ran, unless the producer was assigned since
   }
   call_vjp(
-      *op, inputs, outputs, grads, node.resolved, builder,
+      *op, inputs, outputs, grads, node.resolved(), builder,
       [&](std::size_t i, NodeRef contribution) {
         add_to(output_of(*inputs[i]), std::move(contribution), builder);
       },

@@ -3,8 +3,10 @@
 
 #include <atomic>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/ref.h"
@@ -23,6 +25,62 @@ struct Edge {
   NodeRef node;
   std::int32_t index = 0;
   std::uint32_t version = 0;  // of the input's memory when the node last ran
+};
+
+// The inputs of a node. Three of them, more than nearly every op has, need no memory of their own.
+class Edges {
+ public:
+  Edges() = default;
+  Edges(std::initializer_list<Edge> edges) {
+    for (const Edge& edge : edges) push_back(edge);
+  }
+  Edges(Edges&& other) noexcept { swap(other); }
+  Edges(const Edges& other) {
+    reserve(other.size());
+    for (const Edge& edge : other) push_back(edge);
+  }
+  Edges& operator=(Edges other) noexcept {
+    swap(other);
+    return *this;
+  }
+
+  void reserve(std::size_t n) {
+    if (n <= capacity_) return;
+    auto more = std::make_unique<Edge[]>(n);
+    std::move(begin(), end(), more.get());
+    many_ = std::move(more);
+    capacity_ = static_cast<std::uint32_t>(n);
+  }
+  void push_back(Edge edge) {
+    if (size_ == capacity_) reserve(std::size_t{2} * size_);
+    begin()[size_++] = std::move(edge);
+  }
+  void clear() {
+    for (Edge& edge : *this) edge = {};
+    size_ = 0;
+  }
+
+  std::size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  Edge* begin() { return many_ ? many_.get() : few_; }
+  Edge* end() { return begin() + size_; }
+  const Edge* begin() const { return many_ ? many_.get() : few_; }
+  const Edge* end() const { return begin() + size_; }
+  Edge& operator[](std::size_t i) { return begin()[i]; }
+  const Edge& operator[](std::size_t i) const { return begin()[i]; }
+
+ private:
+  static constexpr std::uint32_t inline_capacity = 3;
+  void swap(Edges& other) noexcept {
+    std::swap(few_, other.few_);
+    std::swap(many_, other.many_);
+    std::swap(size_, other.size_);
+    std::swap(capacity_, other.capacity_);
+  }
+  Edge few_[inline_capacity];
+  std::unique_ptr<Edge[]> many_;
+  std::uint32_t size_ = 0;
+  std::uint32_t capacity_ = inline_capacity;
 };
 
 // Where in the user's program a node was made. The graph does not know what is behind the pointer: whoever
@@ -58,7 +116,7 @@ enum class Role : std::uint8_t {
 // so it is uploaded before the next use on the device.
 struct Cell {
   Tensor tensor;
-  Tensor mirror;
+  std::unique_ptr<Tensor> mirror;
 
   explicit operator bool() const { return static_cast<bool>(tensor); }
   const Tensor& on_device();  // the tensor, after uploading a mirror
@@ -78,10 +136,10 @@ struct Output {
 // A gradient on its way to a node that was fused into its consumer (log_loss of a softmax): kept apart from
 // the node's own gradient, so that it can take the stable way when it goes on, and still be looked at.
 struct Deferred {
-  const Op* op;              // as the consumer was written
-  const Op* into;            // as it ran
-  std::int32_t input;        // which of its inputs this node is
-  std::vector<Edge> inputs;  // its inputs; the one at `input` is left empty, or it would be a cycle
+  const Op* op;        // as the consumer was written
+  const Op* into;      // as it ran
+  std::int32_t input;  // which of its inputs this node is
+  Edges inputs;        // its inputs; the one at `input` is left empty, or it would be a cycle
   Attrs resolved;
   NodeRef grad;  // of the consumer's output
 };
@@ -111,30 +169,35 @@ struct Node {
   bool overridden = false;     // its object has methods of its own
   bool keep = false;           // plans are to keep its value and its gradient
   bool elided = false;         // a plan has done without its value and its gradient, where it has none
-  std::uint64_t serial = 0;
+  const Op* op = nullptr;
   std::uint64_t mark = 0;      // the last walk that visited it
   std::uint64_t plans = 0;     // the plans that its list belongs to (graph/session.h)
   std::int32_t position = -1;  // its place in the list
   std::int32_t traced = -1;    // its copy in the trace whose mark this is
   Device device;
-  const Op* op = nullptr;
-  const Op* ran = nullptr;  // what the last run used: `op`, or what it fuses into
+  std::uint64_t serial = 0;
+  Edges inputs;
   Attrs attrs;              // as asked; of a leaf that is assigned, `dtype` is what floating values become
-  Attrs resolved;           // as the last `infer` resolved them
-  std::vector<Edge> inputs;
+  const Op* ran = nullptr;  // what the last run used: `op`, or what it fuses into
+  Site site;
+  Output output;  // the first, for nearly every op the only one
+
+  // What few nodes have.
+  std::unique_ptr<Attrs> other_attrs;  // as the last `infer` resolved them, where that changed them
   std::vector<Deferred> deferred;
   std::unique_ptr<Shown> shown;
   std::unique_ptr<Optimised> optimised;
-  Output output;  // the first, for nearly every op the only one
+  std::unique_ptr<std::string> name;  // of a parameter, for weights and messages
   std::vector<Output> more;
-  std::string name;      // of a parameter, for weights and messages
   void* host = nullptr;  // Role::host: the object outside, for whoever made the leaf
-  Site site;
 
   // Programs make and drop nodes by the thousand, so their memory is kept for the next ones, thread by
   // thread.
   static void* operator new(std::size_t size);
   static void operator delete(void* memory);
+
+  const Attrs& resolved() const { return other_attrs ? *other_attrs : attrs; }
+  void resolve(const Attrs& with);
 
   Output& out(std::int32_t index) { return index == 0 ? output : more[static_cast<std::size_t>(index) - 1]; }
   Cell& value() { return output.value; }
@@ -142,7 +205,7 @@ struct Node {
 };
 
 // A node with nothing run yet. Throws a graph error when the number of inputs is not the op's.
-NodeRef make_node(const Op& op, std::vector<Edge> inputs, const Attrs& attrs);
+NodeRef make_node(const Op& op, Edges inputs, const Attrs& attrs);
 NodeRef make_leaf(Role role, Tensor value);
 // Its dtype will be that of its consumer's other inputs.
 NodeRef make_number(double number, Device device);

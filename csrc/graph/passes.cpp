@@ -27,10 +27,18 @@ void reorder(Trace& trace, const std::vector<std::size_t>& behind) {
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(),
                    [&](std::size_t a, std::size_t b) { return behind[a] < behind[b]; });
-  std::vector<TraceStep> steps;
-  steps.reserve(order.size());
-  for (const std::size_t s : order) steps.push_back(std::move(trace.steps[s]));
-  trace.steps = std::move(steps);
+  // Round by round of the permutation, within the memory that they have.
+  for (std::size_t first = 0; first < order.size(); ++first) {
+    if (order[first] == first) continue;
+    TraceStep step = std::move(trace.steps[first]);
+    std::size_t at = first;
+    while (order[at] != first) {
+      trace.steps[at] = std::move(trace.steps[order[at]]);
+      at = std::exchange(order[at], at);
+    }
+    trace.steps[at] = std::move(step);
+    order[at] = at;
+  }
 }
 
 }  // namespace

@@ -132,7 +132,8 @@ std::string Plan::describe() const {
                     g, " ", mark, " ", op, ": ", inputs, " -> ",
                     (step.op->flags & op_mutates) ? std::string("in place") : named(*this, step.out[0]),
                     views[static_cast<std::size_t>(s)] ? " (the same memory)" : "",
-                    own >= 0 ? text(", scratch @", own) : std::string(), step.place, "\n");
+                    own >= 0 ? text(", scratch @", own) : std::string(),
+                    step.place < 0 ? "" : trace.places[static_cast<std::size_t>(step.place)], "\n");
     }
   }
   return lines;

@@ -140,7 +140,7 @@ Prepared prepare(const Node& node) {
 void remember(Node& node, const Prepared& p) {
   for (Edge& edge : node.inputs) edge.version = memory_version(edge);
   node.ran = p.what.op;
-  node.resolved = p.resolved;
+  node.resolve(p.resolved);
 }
 
 void execute(Node& node, Prepared& p) {
@@ -289,7 +289,7 @@ Resolution infer_shapes(Node& node) {
     Prepared p = inferred(node, std::move(what));
     for (std::size_t i = 0; i < p.out.size(); ++i) node.out(static_cast<std::int32_t>(i)).spec = p.out[i];
     node.ran = p.what.op;
-    node.resolved = p.resolved;
+    node.resolve(p.resolved);
     what = std::move(p.what);
   });
   return what;

@@ -4,6 +4,7 @@
 #include "graph/trace.h"
 
 #include <algorithm>
+#include <map>
 #include <unordered_map>
 #include <utility>
 
@@ -123,7 +124,7 @@ class Tracer final : public Builder {
   }
 
   Node& computed(Node& original) {
-    std::vector<Edge> edges;
+    Edges edges;
     edges.reserve(original.inputs.size());
     for (const Edge& edge : original.inputs) edges.push_back({NodeRef(&copy_of(edge.node)), edge.index});
     NodeRef copy = make_node(*original.op, std::move(edges), original.attrs);
@@ -135,8 +136,19 @@ class Tracer final : public Builder {
     } catch (const Error& error) {  // the copy was made nowhere
       throw Error(error.kind(), error.what() + made_at(original));
     }
-    if (places_) trace_.steps.back().place = made_at(original);
+    if (places_) trace_.steps.back().place = place_of(original);
     return remember(original, std::move(copy));
+  }
+
+  // Graphs have many nodes, made at few places.
+  std::int32_t place_of(const Node& node) {
+    const auto [known, made] =
+        known_places_.try_emplace({node.site.code, node.site.position}, std::int32_t{-1});
+    if (made && node.site.code) {
+      known->second = static_cast<std::int32_t>(trace_.places.size());
+      trace_.places.push_back(made_at(node));
+    }
+    return known->second;
   }
 
   Node& fed_by(Node& input, const NodeRef& feed) {
@@ -213,7 +225,7 @@ class Tracer final : public Builder {
 
   void add_step(Node& node) {
     const Resolution what = infer_shapes(node);
-    TraceStep& step = begin_step(*what.op, *node.op, node.resolved);
+    TraceStep& step = begin_step(*what.op, *node.op, node.resolved());
     for (const Edge* edge : what.inputs) {
       Node& input = *edge->node;
       const std::size_t before = trace_.values.size();
@@ -259,6 +271,7 @@ class Tracer final : public Builder {
   std::unordered_map<const Node*, std::vector<NodeRef>> beside_;  // what the update of a parameter reads
   std::vector<NodeRef> numbers_leaves_;                           // Part::numbers, in each dtype
   std::vector<PartSlot> parts_;
+  std::map<std::pair<const void*, std::int32_t>, std::int32_t> known_places_;
   Phase phase_ = Phase::forward;
   std::int32_t updated_ = -1;
 };

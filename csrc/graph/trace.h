@@ -32,7 +32,7 @@ struct TraceStep {
   std::int32_t update = -1;     // of which parameter of the program; its scalars are given when the plan runs
   const Op* written = nullptr;  // what the program says, where it fused into `op`; what messages speak of
   std::int32_t node = -1;       // of the program's nodes, which one it is; -1: none
-  std::string place;            // " Node made at train.py:14.", where that was asked for
+  std::int32_t place = -1;      // Trace::places: where that node was made, if that was asked for
 };
 
 struct Trace {
@@ -40,6 +40,7 @@ struct Trace {
   std::vector<TraceValue> values;
   std::vector<Slot> slots;
   std::vector<TraceStep> steps;
+  std::vector<std::string> places;  // " Node made at train.py:14."
 
   // Asks for a value that a step makes to be there after the run; returns its slot.
   std::int32_t keep(std::int32_t value);

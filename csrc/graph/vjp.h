@@ -24,8 +24,8 @@ inline Value value_of(Node& node, std::int32_t index = 0) { return {&node, index
 inline Value value_of(const Edge& edge) { return edge.node ? value_of(*edge.node, edge.index) : Value{}; }
 inline Output& output_of(const Edge& edge) { return edge.node->out(edge.index); }
 
-std::vector<Edge> edges_of(std::span<const Value> values);
-Small<const Edge*> pointers(const std::vector<Edge>& edges);
+Edges edges_of(std::span<const Value> values);
+Small<const Edge*> pointers(const Edges& edges);
 
 // Adds to a gradient, or makes it the first contribution.
 void add_to(Output& output, NodeRef contribution, Builder& builder);

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edfcore import _core, ops
@@ -16,7 +17,6 @@ from edfcore.errors import GraphError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType
 
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
@@ -45,9 +45,6 @@ class Input(_core.Node):
     Floating-point arrays are copied and cast to `edfcore.DT`; integer arrays stay integer. Gradients stop here.
     """
 
-    def __init__(self, value: ArrayLike | None = None) -> None:
-        _core.Node.__init__(self, parameter=False, value=value)
-
     def __repr__(self) -> str:
         return _repr(self)
 
@@ -59,7 +56,7 @@ class Parameter(_core.Node):
     """
 
     def __init__(self, value: ArrayLike) -> None:
-        _core.Node.__init__(self, parameter=True, value=value)
+        _core.make_parameter(self, value)
         _face.Parameters.append(self)
 
     def SGD(self) -> None:
@@ -122,7 +119,7 @@ class _Overridable:
         if node is None:
             return self.function
         own = vars(node).get(self.name)
-        return self.function.__get__(node, owner) if own is None else own
+        return MethodType(self.function, node) if own is None else own
 
     def __set__(self, node: _core.Node, function: Any) -> None:
         vars(node)[self.name] = function
@@ -135,16 +132,33 @@ class _Overridable:
             raise AttributeError(self.name) from None
 
 
-class OpNode(_core.Node, CompNode):
-    """A node that the engine computes. Appends itself to `edfcore.CompNodes`; its inputs are also attributes."""
+class _Signature:
+    """The signature of a node class, for people who ask for it: `inspect` is slow to import."""
 
+    def __get__(self, node: OpNode | None, owner: type[OpNode]) -> Any:
+        import inspect
+
+        if owner.__init__ is _core.Recorded.__init__:
+            return inspect.signature(owner.function.describe).replace(return_annotation=owner)
+        own = inspect.signature(owner.__init__)
+        return own.replace(parameters=[*own.parameters.values()][1:], return_annotation=owner)
+
+
+class OpNode(_core.Recorded, CompNode):
+    """A node that the engine computes. Appends itself to `edfcore.CompNodes`; its inputs are also attributes.
+
+    `_plain` is the op where its inputs are all that the constructor takes: the engine then makes such a node without
+    calling `_init`, which is the constructor otherwise.
+    """
+
+    __signature__ = _Signature()
     function: ClassVar[OpFunction[...]]
+    _plain: ClassVar[_core.Op | None] = None
     forward = _Overridable(_core.Node.forward)
     backward = _Overridable(_core.Node.backward)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def _init(self, *args: Any, **kwargs: Any) -> None:
         inputs, attrs = self.function.describe(*args, **kwargs)
-        self.inputs = inputs  # the engine refers to objects of the user's weakly; this keeps them
         _core.record(self, self.function.record, inputs, attrs)
         _face.CompNodes.append(self)
 
@@ -168,42 +182,11 @@ def node_class(function: OpFunction[...]) -> type[OpNode]:
     members: dict[str, Any] = {"function": function, "__doc__": function.__doc__, "__module__": "edfcore"}
     for i, argument in enumerate(function.describe.__code__.co_varnames[: max(function.record.arity, 0)]):
         members[argument] = _InputName(i)
-    if constructor := _constructor(name, function):
-        members["__init__"] = constructor
+    code = function.describe.__code__
+    starred = code.co_flags & 0x0C  # *args or **kwargs, as inspect would say
+    if code.co_argcount == function.record.arity and not code.co_kwonlyargcount and not starred:
+        members["_plain"] = function.record
     return type(name, (OpNode,), members)
-
-
-_COMPILED: dict[str, CodeType] = {}
-
-
-def _constructor(name: str, function: OpFunction[...]) -> Any:
-    """Write the constructor of an op's class: OpNode's, with the op's own arguments and no packing of them."""
-    describe, record = function.describe, function.record
-    code = describe.__code__
-    if code.co_flags & 0x0C:  # *args or **kwargs, as inspect, which is slow to import, would say
-        return None
-    positional = code.co_varnames[: code.co_argcount]
-    by_name = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
-    parameters = ", ".join([*positional, "*", *by_name] if by_name else positional)
-    if len(positional) == record.arity and not by_name:
-        call = f"({parameters},), None"
-    else:
-        call = f"describe({', '.join([*positional, *(f'{name}={name}' for name in by_name)])})"
-    source = (
-        f"def __init__(self, {parameters}):\n"
-        f"    inputs, attrs = {call}\n"
-        "    self.inputs = inputs\n"
-        "    record(self, op, inputs, attrs)\n"
-        "    face.CompNodes.append(self)\n"
-    )
-    if source not in _COMPILED:  # most constructors take the same arguments, and compiling is what takes time
-        _COMPILED[source] = compile(source, __file__, "exec")
-    scope: dict[str, Any] = {"record": _core.record, "op": record, "describe": describe, "face": _face}
-    exec(_COMPILED[source], scope)
-    constructor = scope["__init__"]
-    constructor.__qualname__ = f"{name}.__init__"
-    constructor.__defaults__, constructor.__kwdefaults__ = describe.__defaults__, describe.__kwdefaults__
-    return constructor
 
 
 NODE_CLASSES: dict[str, type[OpNode]] = {
@@ -227,7 +210,6 @@ class Affine(NODE_CLASSES["Affine"]):  # type: ignore[misc, valid-type]  # a cla
             inputs = (x, Phi.w, Phi.b)
         except AttributeError:
             inputs = (x, *_weights(Phi))
-        self.inputs = inputs
         _core.record(self, _AFFINE, inputs, None)
         _face.CompNodes.append(self)
 
@@ -260,7 +242,6 @@ def _record(record: _core.Op, inputs: tuple[Any, ...], attrs: Attrs | None) -> O
         raise GraphError(f"[{record.name}] cannot be recorded.")
     node: OpNode = made.__new__(made)
     _core.record(node, record, inputs, attrs)
-    node.inputs = inputs
     _face.CompNodes.append(node)
     return node
 
