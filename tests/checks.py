@@ -155,10 +155,10 @@ def check_gradient(case: Case) -> None:
     )
 
 
-def check_all() -> dict[str, Any]:
-    """Check values and gradients of every case: for child processes with another instruction set."""
+def check_all(cases: list[Case]) -> dict[str, Any]:
+    """Check values and gradients of cases: for processes with another instruction set."""
     failures = []
-    for case in CASES:
+    for case in cases:
         try:
             for dtype in (np.float32, np.float64):
                 arrays = case.arrays(dtype)
@@ -167,11 +167,11 @@ def check_all() -> dict[str, Any]:
                 check_gradient(case)
         except AssertionError as error:
             failures.append(f"{case.name}: {error}")
-    return {"isa": _core.isa(), "cases": len(CASES), "failures": failures}
+    return {"isa": _core.isa(), "cases": len(cases), "failures": failures}
 
 
 if __name__ == "__main__":
-    try:
-        print(json.dumps(check_all()))
+    try:  # an emulator would take minutes for the large cases
+        print(json.dumps(check_all([case for case in CASES if "small" not in sys.argv or not case.large])))
     except edf.DeviceError as error:
         sys.exit(f"{error}")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +44,10 @@ class Covered:
 covered = Covered()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", help="tests that take a device run on this one alone")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # A shell that runs the suite in the background ignores SIGINT; programs that tests interrupt would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -50,7 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" in metafunc.fixturenames:
-        metafunc.parametrize("device", DEVICES, indirect=True)
+        only = metafunc.config.getoption("--device")
+        metafunc.parametrize("device", [only] if only else DEVICES, indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -113,3 +123,30 @@ def device(request: pytest.FixtureRequest, clean_engine: None) -> Iterator[str]:
     name: str = request.param
     with edf.device(name):
         yield name
+
+
+@functools.cache
+def refusal(isa: str) -> str:
+    """Say why its kernels cannot run here, in the words of a process that was told to use them."""
+    program = "import edfcore; edfcore.Tensor([1.0]) * 1"
+    child = subprocess.run(
+        [sys.executable, "-c", program], env=told(isa), capture_output=True, text=True, check=False
+    )
+    return child.stderr.strip().rpartition("\n")[2]
+
+
+def told(isa: str) -> dict[str, str]:
+    paths = [str(Path(__file__).parent), str(Path(edf.__file__).parent.parent)]
+    return {**os.environ, "EDFCORE_ISA": isa, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+@pytest.fixture(params=["base", "avx2", "avx512", "neon"])
+def other_isa(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Give the environment of a process that uses another instruction set than this one does."""
+    isa: str = request.param
+    if isa == _core.isa():
+        pytest.skip(f"all tests run with {isa}")
+    if why := refusal(isa):
+        assert "this machine or build has no" in why, why
+        pytest.skip(why)
+    return told(isa)

@@ -184,7 +184,7 @@ def test_exceptions_in_user_nodes_leak_nothing(where: str) -> None:
             return
         raise AssertionError
 
-    for _ in range(4):  # then there are plans, and memory that they share
+    for _ in range(4):  # the arena of plans stays
         attempt()
         edf.clear_compgraph()
     start = settled()

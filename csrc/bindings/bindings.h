@@ -131,6 +131,11 @@ void keep_inputs(py::handle object, py::handle inputs);
 py::object make_tensor(NodeRef node);
 void init_objects(py::module_& m);
 
+// values.cpp
+std::string what_is(const Node& node);  // for messages
+void set_value(const Handle& handle, py::handle array);
+void init_values();
+
 // handles.cpp
 const Op& as_op(py::handle object);
 Handle* as_handle(py::handle object);  // null when it is not one; throws when its constructor has not run

@@ -14,11 +14,15 @@ bool machine_has(Isa isa) {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && machine_has(Isa::avx2);
   if (isa == Isa::avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
+#if defined(__aarch64__)
+  return isa == Isa::neon;
+#else
   return isa == Isa::base;
+#endif
 }
 
 Isa choose() {
-  constexpr Isa best_first[] = {Isa::avx512, Isa::avx2, Isa::base};
+  constexpr Isa best_first[] = {Isa::avx512, Isa::avx2, Isa::neon, Isa::base};
   if (const char* forced = std::getenv("EDFCORE_ISA"); forced && *forced) {
     for (Isa isa : best_first) {
       if (std::string_view(forced) != isa_name(isa)) continue;
@@ -26,7 +30,7 @@ Isa choose() {
         fail(ErrorKind::device, "EDFCORE_ISA=", forced, ": this machine or build has no ", forced, ".");
       return isa;
     }
-    fail(ErrorKind::device, "EDFCORE_ISA=", forced, " is not known: use base, avx2 or avx512.");
+    fail(ErrorKind::device, "EDFCORE_ISA=", forced, " is not known: use base, avx2, avx512 or neon.");
   }
   for (Isa isa : best_first)
     if (machine_has(isa)) return isa;
@@ -41,7 +45,7 @@ Isa current_isa() {
 }
 
 const char* isa_name(Isa isa) {
-  constexpr const char* names[] = {"base", "avx2", "avx512"};
+  constexpr const char* names[] = {"base", "avx2", "avx512", "neon"};
   return names[static_cast<int>(isa)];
 }
 
@@ -51,7 +55,7 @@ Kernel cpu_kernel(const CpuKernel& kernels) {
       return kernels.avx512;
     case Isa::avx2:
       return kernels.avx2;
-    default:
+    default:  // what the compiler's target has: NEON on aarch64
       return kernels.base;
   }
 }

@@ -5,7 +5,7 @@
 
 namespace edfcore {
 
-enum class Isa : int { base, avx2, avx512 };
+enum class Isa : int { base, avx2, avx512, neon };
 
 // Throws a device error when EDFCORE_ISA names one that is unknown or that this machine cannot run.
 Isa current_isa();

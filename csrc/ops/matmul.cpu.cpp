@@ -17,48 +17,60 @@ void add_bias(const Product<T>& p, const T* bias, std::int64_t i0, std::int64_t 
   }
 }
 
-// Of a column and a row: both are contiguous, transposed or not, and rows are written from end to end.
-// Several rows are read before the first of them is written: a load that follows a store of some lanes nearby
-// waits until that is in the cache.
-template <class T, int Rows, int Vectors>
-void outer_rows(const Product<T>& p, const Vector<T> (&right)[Vectors], std::int64_t i, std::int64_t j) {
-  const std::int64_t width = p.columns - j;
+// Rows of the product of a column and a row, side by side in memory; of the row, `width` elements. Several
+// rows are read before the first of them is written: a load that follows a store of some lanes nearby waits
+// until that is in the cache.
+template <class T, int Rows, int Vectors, bool Whole>
+EDF_HD inline void outer_rows(const T* a, const Vector<T> (&right)[Vectors], const T* plus, T scale, T* c,
+                              std::int64_t columns, std::int64_t width) {
   Vector<T> made[Rows][Vectors];
   EDF_UNROLL
   for (int r = 0; r < Rows; ++r) {
-    const Vector<T> left = broadcast(p.a[i + r]);
+    const Vector<T> left = broadcast(a[r]);
     EDF_UNROLL
     for (int v = 0; v < Vectors; ++v) made[r][v] = multiply_add(left, right[v], Vector<T>{});
   }
-  if (p.plus) {
+  if (plus) {
     EDF_UNROLL
     for (int r = 0; r < Rows; ++r) EDF_UNROLL
-    for (int v = 0; v < Vectors; ++v)
-      made[r][v] = load_first(p.plus + (i + r) * p.columns + j + v * lanes<T>, width - v * lanes<T>) +
-                   p.scale * made[r][v];
+    for (int v = 0; v < Vectors; ++v) {
+      const T* from = plus + r * columns + v * lanes<T>;
+      made[r][v] = (Whole ? load(from) : load_first(from, width)) + scale * made[r][v];
+    }
   }
   EDF_UNROLL
   for (int r = 0; r < Rows; ++r) EDF_UNROLL
-  for (int v = 0; v < Vectors; ++v)
-    store_first(p.c + (i + r) * p.columns + j + v * lanes<T>, made[r][v], width - v * lanes<T>);
+  for (int v = 0; v < Vectors; ++v) {
+    T* to = c + r * columns + v * lanes<T>;
+    Whole ? store(to, made[r][v]) : store_first(to, made[r][v], width);
+  }
 }
 
-template <class T, int Rows, int Vectors>
+// Both are contiguous, transposed or not, and rows are written from end to end.
+template <class T, int Rows, int Vectors, bool Whole>
 void outer_columns(const Product<T>& p, std::int64_t i0, std::int64_t i1, std::int64_t j) {
+  const std::int64_t columns = p.columns, width = columns - j;
+  const T *const a = p.a, *const plus = p.plus ? p.plus + j : nullptr, scale = p.scale;
+  T* const c = p.c + j;
   Vector<T> right[Vectors];
   EDF_UNROLL
   for (int v = 0; v < Vectors; ++v)
-    right[v] = load_first(p.b + j + v * lanes<T>, p.columns - j - v * lanes<T>);
+    right[v] = Whole ? load(p.b + j + v * lanes<T>) : load_first(p.b + j, width);
   std::int64_t i = i0;
-  for (; i + Rows <= i1; i += Rows) outer_rows<T, Rows, Vectors>(p, right, i, j);
-  for (; i < i1; ++i) outer_rows<T, 1, Vectors>(p, right, i, j);
+  for (; i + Rows <= i1; i += Rows)
+    outer_rows<T, Rows, Vectors, Whole>(a + i, right, plus ? plus + i * columns : nullptr, scale,
+                                        c + i * columns, columns, width);
+  for (; i < i1; ++i)
+    outer_rows<T, 1, Vectors, Whole>(a + i, right, plus ? plus + i * columns : nullptr, scale,
+                                     c + i * columns, columns, width);
 }
 
 template <class T>
 void outer_product(const Product<T>& p, std::int64_t i0, std::int64_t i1, std::int64_t j0, std::int64_t j1) {
   std::int64_t j = j0;
-  for (; j1 - j >= 8 * lanes<T>; j += 8 * lanes<T>) outer_columns<T, 1, 8>(p, i0, i1, j);
-  for (; j < j1; j += lanes<T>) outer_columns<T, 8, 1>(p, i0, i1, j);
+  for (; j1 - j >= 8 * lanes<T>; j += 8 * lanes<T>) outer_columns<T, 1, 8, true>(p, i0, i1, j);
+  for (; j1 - j >= lanes<T>; j += lanes<T>) outer_columns<T, 4, 1, true>(p, i0, i1, j);
+  if (j < j1) outer_columns<T, 8, 1, false>(p, i0, i1, j);
 }
 
 constexpr std::int64_t tail_elements = 4096;

@@ -9,6 +9,8 @@ namespace edfcore::EDF_ISA {
 
 #if defined(__AVX512F__)
 constexpr int tile_rows = 12;
+#elif defined(__aarch64__)
+constexpr int tile_rows = 10;  // of 32 registers, GCC takes one for each row's element of the left operand
 #elif defined(__AVX2__)
 constexpr int tile_rows = 6;
 #else

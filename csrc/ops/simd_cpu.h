@@ -4,6 +4,8 @@
 
 #if defined(__AVX512F__) || defined(__FMA__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include <string.h>
@@ -63,6 +65,11 @@ inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) {
 }
 inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) {
   return _mm256_fmadd_pd(a, b, c);
+}
+#elif defined(__aarch64__)
+inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return vfmaq_f32(c, a, b); }
+inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) {
+  return vfmaq_f64(c, a, b);
 }
 #else
 inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return a * b + c; }
