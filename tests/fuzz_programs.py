@@ -90,7 +90,10 @@ def write(genes: list[tuple[int, int]], batch: int, setting: int) -> Draft:
     last = d.values[-1]
     if by_labels and len(last.shape) == 2 and last.shape[0] == B and last.shape[1] != B:
         probabilities = d.call("softmax", [last], last.shape, (0.001, 1))
-        loss = d.call("log_loss", [probabilities, d.indices((B,), last.shape[1])], (B,), (0, 1))
+        if d.choose(2):
+            loss = d.call("log_loss_soft", [probabilities, probabilities], (B,), (0, 1))
+        else:
+            loss = d.call("log_loss", [probabilities, d.indices((B,), last.shape[1])], (B,), (0, 1))
     else:
         loss = d.to_batch(last)
     if all_values:  # whatever nothing reads yet has a say in the loss

@@ -15,9 +15,11 @@ from fuzz_programs import DIGITS, GENES, RATE, RECORDED, Program, made_program, 
 from references import Array
 
 PLACES = ("Forward", "Backward", "SGD", "feed", "build")
+WITHIN = ("forward 0", "backward 0", "forward 1", "backward 1")
 Actions = list[tuple[int, str, str]]  # in which step, after which call, and the source
 THREADS = (1, 2, 3, 8)
 UPDATES = (edf.SGD, edf.Momentum, edf.Adam)
+NOT_YET = ("no value yet", "no gradient yet", "before it has a value")
 GONE = "is gone: nobody had looked at it before"
 
 
@@ -33,7 +35,7 @@ def made_action(program: Program, gene: int) -> tuple[int, str, str]:
     if place == "build":
         return step, place, "build()"
     number = program.draft.engine[choose(len(program.draft.engine))]
-    node = f"edf.CompNodes[{number}]"
+    node = f"listed[{number}]"
     parameters = [leaf for leaf in program.draft.leaves if leaf.name[0] == "p"]
     leaf = f"leaf[{parameters[choose(len(parameters))].name!r}]"
     codes = [f"see({node}.value)"] * 4 + [f"see({leaf}.value)", "see(loss.value)"] * 2
@@ -43,7 +45,7 @@ def made_action(program: Program, gene: int) -> tuple[int, str, str]:
         codes += [f"held.append({leaf}.grad)"]
         codes += [f"see({node}.grad)", f"see({leaf}.grad)"] * 3
     codes += [f"{leaf}.value *= 0.5", f"held.append({node}.value)", f"held.append({leaf}.value)", "held.clear()",
-              f"edf.keep({node})", "seen += [n.value.copy() for n in edf.CompNodes]"]  # fmt: skip
+              f"edf.keep({node})", "seen += [n.value.copy() for n in listed]"]  # fmt: skip
     if place == "feed":
         codes += [f"see_grad({node})", f"see_grad({leaf})"] * 3
     if place == "SGD":
@@ -62,19 +64,85 @@ def made_action(program: Program, gene: int) -> tuple[int, str, str]:
     return step, place, codes[choose(len(codes))]
 
 
-def run(program: Program, actions: Actions, trains: list[int]) -> tuple[list[Array | None], int]:
-    """Run the program; return what it saw, with None for what was gone, and how often that was."""
+def made_meddling(program: Program, gene: int) -> tuple[int, str, str]:
+    """Something that an object among the nodes does in its forward or backward: (step, where, source)."""
+
+    def choose(n: int) -> int:
+        nonlocal gene
+        gene, digit = divmod(gene, n)
+        return digit
+
+    step, place = choose(2 * len(program.sizes)), WITHIN[choose(4)]
+    number = program.draft.engine[choose(len(program.draft.engine))]
+    node = f"listed[{number}]"
+    parameters = [leaf for leaf in program.draft.leaves if leaf.name[0] == "p"]
+    leaf = f"leaf[{parameters[choose(len(parameters))].name!r}]"
+    codes = [f"see({node}.value)"] * 4 + [f"see({leaf}.value)", f"see({node}.grad)", f"see({leaf}.grad)"] * 2
+    if "reshape" not in program.draft.used:  # node by node, its value is its input's memory
+        codes += ["write()"] * 2
+    codes += [f"held.append({node}.value)", f"held.append({leaf}.value)", "held.clear()", f"edf.keep({node})",
+              f"{leaf}.value *= 0.5", "other()", "stop()"]  # fmt: skip
+    if place[0] == "b" and not program.draft.nodes[number].below:
+        codes += [f"{node}.addgrad(0.5 * {node}.value)", f"{node}.grad += 0.25 * {node}.value"] * 4
+        codes += [f"{node}.grad = 0.25 * {node}.value", f"{leaf}.grad += {leaf}.value"] * 2
+        codes += [f"held.append({node}.grad)"]
+    elif not program.draft.nodes[number].below:
+        codes += [f"{node}.value = 0.5 * {node}.value"]
+    return step, place, codes[choose(len(codes))]
+
+
+class StopError(Exception):
+    """What an object among the nodes raises."""
+
+
+def run(
+    program: Program, actions: Actions, trains: list[int], meddlers: list[int]
+) -> tuple[list[Array | None], int]:
+    """Run the program; return what it saw, with None for what was gone, and how often that was.
+
+    At each place of `meddlers` an object is put among the nodes whose forward and backward do what `actions` say.
+    """
     edf.DT, edf.learning_rate = program.dtype, RATE
     leaf: dict[str, Any] = {}
     seen: list[Array | None] = []
     held: list[Array] = []
     scope = {"edf": edf, "np": np, "leaf": leaf, "held": held, "seen": seen}
-    gone = 0
+    gone = now = 0
+
+    class Meddler:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def forward(self) -> None:
+            act(now, f"forward {self.number}")
+
+        def backward(self) -> None:
+            act(now, f"backward {self.number}")
+
+    def other() -> None:
+        """Run a step of another graph."""
+        ours = edf.CompNodes, edf.Parameters
+        edf.CompNodes, edf.Parameters = [], []
+        try:
+            loss = edf.Mean(edf.Tanh(edf.Mul(edf.Parameter(np.ones((2, 3))), 0.5)), axis=1)
+            for _ in range(3):
+                edf.Forward()
+                edf.Backward(loss)
+                edf.SGD()
+            see(edf.Parameters[0].value)
+        finally:
+            edf.CompNodes, edf.Parameters = ours
+
+    def stop() -> None:
+        raise StopError
 
     def build() -> None:
         values = {name: node.value for name, node in leaf.items() if name[0] == "p"}
         leaf.update(nodes({**program.data(), **values}))
         scope["loss"] = program.graph(RECORDED, leaf)
+        scope["listed"] = list(edf.CompNodes)
+        for number, place in enumerate(meddlers):
+            edf.CompNodes.insert(place % (len(edf.CompNodes) + 1), Meddler(number))
 
     def see(array: Array) -> None:
         seen.append(array.copy())
@@ -87,6 +155,9 @@ def run(program: Program, actions: Actions, trains: list[int]) -> tuple[list[Arr
             try:
                 exec(code, scope)
             except edf.GraphError as error:
+                if p in WITHIN and any(text in str(error) for text in NOT_YET):
+                    seen.append(np.array(-1.0))
+                    continue
                 if GONE not in str(error):
                     raise
                 gone += 1
@@ -105,16 +176,7 @@ def run(program: Program, actions: Actions, trains: list[int]) -> tuple[list[Arr
                 raise
             see(np.array(-1.0))
 
-    scope.update(see=see, see_grad=see_grad, build=build, write=write)
-    build()
-    for step in range(2 * len(program.sizes)):
-        old = edf.CompNodes
-        act(step, "build")
-        for name, array in program.data(step % len(program.sizes)).items():
-            if name[0] in "xy":
-                leaf[name].value = array
-        if step and edf.CompNodes is old:  # otherwise there are no values yet
-            act(step, "feed")
+    def calls(step: int) -> None:
         edf.Forward()
         act(step, "Forward")
         if trains[step % len(trains)] > 0:
@@ -123,24 +185,42 @@ def run(program: Program, actions: Actions, trains: list[int]) -> tuple[list[Arr
         if trains[step % len(trains)] > 1:
             UPDATES[trains[step % len(trains)] - 2]()
             act(step, "SGD")
+
+    scope.update(see=see, see_grad=see_grad, build=build, write=write, other=other, stop=stop)
+    build()
+    for step in range(2 * len(program.sizes)):
+        now = step
+        old = edf.CompNodes
+        act(step, "build")
+        for name, array in program.data(step % len(program.sizes)).items():
+            if name[0] in "xy":
+                leaf[name].value = array
+        if step and edf.CompNodes is old:  # otherwise there are no values yet
+            act(step, "feed")
+        try:
+            calls(step)
+        except StopError:
+            seen.append(np.array(-2.0))
     seen += [np.array(leaf[name].value) for name in leaf if name[0] == "p"]
     return seen, gone
 
 
-def check(program: Program, before: Actions, actions: Actions, trains: list[int], straight: int) -> None:
+def check(
+    program: Program, before: Actions, actions: Actions, trains: list[int], straight: int, meddlers: list[int]
+) -> None:
     """Run it node by node, then as plans, which have first seen the program do something else."""
     edf.keep("all")
     edf.set_num_threads(1)
-    want, none = run(program, actions, trains)
+    want, none = run(program, actions, trains, meddlers)
     assert none == 0
     edf.keep("looked")
     was = _core.set_straight_runs(straight)
     _core.empty_cache(edf.get_device())  # no plan remembers other programs
     try:
-        run(program, before, trains[::-1])
+        run(program, before, trains[::-1], meddlers)
         for attempt in range(20):  # what was gone is kept from then on
             edf.set_num_threads(THREADS[(program.turn + attempt) % len(THREADS)])
-            got, gone = run(program, actions, trains)
+            got, gone = run(program, actions, trains, meddlers)
             assert len(got) == len(want) or gone, f"{len(got)} and {len(want)} things were seen"
             if len(got) == len(want):
                 for i, (a, b) in enumerate(zip(got, want, strict=True)):
@@ -158,31 +238,34 @@ def check(program: Program, before: Actions, actions: Actions, trains: list[int]
 
 
 @pytest.mark.mode("planned")
-def test_steps_put_off_show_what_steps_at_once_show(device: str) -> None:
+@pytest.mark.parametrize("meddling", [False, True], ids=["between calls", "in the middle"])
+def test_steps_by_plan_show_what_steps_node_by_node_show(meddling: bool, device: str) -> None:
     simulated = edf.cuda.build() == "sim" and device == "cuda"
 
     def attempt(
-        genes: Any,
-        numbers: tuple[int, int],
-        befores: list[int],
-        acts: list[int],
-        trains: list[int],
-        straight: int,
-    ) -> None:
+        genes: Any, numbers: tuple[int, int], befores: list[int], acts: list[int], trains: list[int],
+        straight: int, meddlers: list[int],
+    ) -> None:  # fmt: skip
         program = made_program(genes, *numbers, [])
-        before, actions = ([made_action(program, gene) for gene in some] for some in (befores, acts))
+        made = [made_meddling, made_meddling, made_action] if meddling else [made_action]
+        before, actions = (
+            [made[i % len(made)](program, gene) for i, gene in enumerate(some)] for some in (befores, acts)
+        )
         try:
             with np.errstate(all="ignore"):
-                check(program, before, actions, trains, straight)
+                check(program, before, actions, trains, straight, meddlers)
         except Exception as error:
             doing = "\n".join(map(repr, [*before, "and then", *actions]))
             raise AssertionError(
                 f"{type(error).__name__}: {error}\n\n{program.draft.text()}\n{program.sizes} {trains} "
-                f"{straight} {program.dtype.__name__}\n{doing}\n"
+                f"{straight} {meddlers} {program.dtype.__name__}\n{doing}\n"
             ) from error
 
-    count = int(os.environ.get("EDFCORE_FUZZ", "20" if simulated else "300"))
+    count = int(os.environ.get("EDFCORE_FUZZ", "20" if simulated else "150" if meddling else "300"))
     trains = st.lists(st.sampled_from([2, 2, 2, 3, 4, 1, 0]), min_size=1, max_size=3)
     genes = st.lists(DIGITS, max_size=12)
     straight = st.sampled_from([0, 0, 1, 2])
-    try_out(attempt, count, GENES, st.tuples(DIGITS, DIGITS), genes, genes, trains, straight)
+    places = st.lists(DIGITS, min_size=2, max_size=2) if meddling else st.just([])
+    before = edf.plan_stats()["segments"]
+    try_out(attempt, count, GENES, st.tuples(DIGITS, DIGITS), genes, genes, trains, straight, places)
+    assert edf.plan_stats()["segments"] - before > 10 * count  # of programs with nodes in NumPy, too

@@ -309,6 +309,7 @@ def test_programs_reach_what_plans_do() -> None:
             reached.add(op[2])
 
     try_out(look, 300, PROGRAMS)
-    wanted = {"matmul_sgd", "matmul_sum of one", "matmul_sum of several", "followed small affine"}
+    wanted = {"matmul_sgd", "sum_to_sgd", "matmul_sum of one", "matmul_sum of several", "followed small affine",
+              "log_loss_scores_both", "log_loss_soft_scores_both"}  # fmt: skip
     assert wanted <= reached, wanted - reached
     assert any(name.startswith("followed large") for name in reached)

@@ -24,7 +24,7 @@ def test_a_plan_leaves_out_what_nobody_needs() -> None:
     assert " softmax:" not in lines, "the loss comes from the scores"
     assert " square:" not in lines
     assert " exp:" not in lines
-    assert "log_loss_scores (log_loss, fused)" in lines
+    assert "log_loss_scores_both (log_loss, fused)" in lines
     assert "Node made at plan_programs.py:" in lines
 
 
@@ -59,6 +59,7 @@ def test_a_parameter_descends_as_its_gradient_is_made() -> None:
     ]
     assert len(lines) == 2
     assert all(re.search(r": %\d+ \(\d+, \d\) parameter, .* -> in place", line) for line in lines)
+    assert str(planned(mlp([37, 6, 5]))).count(" sum_to_sgd (sgd, fused): ") == 2, "biases"
 
 
 def test_a_descent_does_not_read_what_another_one_has_updated(device: str) -> None:
@@ -181,6 +182,47 @@ def test_a_descent_along_a_product_is_what_its_parts_give(
         edf._describe.Attrs(None, False, trans_a, trans_b, None, 0.3),
     )
     np.testing.assert_array_equal(p.numpy(), want.numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("shape", "to"),
+    [
+        ((1, 1), (1,)),
+        ((5, 9), (9,)),
+        ((32, 128), (128,)),
+        ((32, 128), ()),
+        ((700, 3), (3,)),
+        ((700, 70), (700, 1)),
+        ((9000, 40), (40,)),
+        ((3, 5, 7), (3, 1, 7)),
+        ((0, 4), (4,)),
+    ],
+)
+def test_a_descent_along_a_sum_is_what_its_parts_give(
+    device: str, shape: tuple[int, ...], to: tuple[int, ...], dtype: Any
+) -> None:
+    random = np.random.default_rng(11)
+    x, p = (edf.Tensor(random.normal(size=size), dtype=dtype) for size in (shape, to))
+    want = edf.Tensor(p.numpy())
+    summed = edf._core.apply(edf._core.find_op("sum_to"), (x,), edf._describe.Attrs(to))
+    edf.ops.sgd(want, summed, 0.3)
+    before = p.numpy().copy()
+    edf._core.apply(
+        edf._core.find_op("sum_to_sgd"), (p, x), edf._describe.Attrs(to, False, False, False, None, 0.3)
+    )
+    np.testing.assert_array_equal(p.numpy(), want.numpy())
+    axes = tuple(
+        i for i, n in enumerate(shape) if i < len(shape) - len(to) or n != to[i - len(shape) + len(to)]
+    )
+    exact = before - 0.3 * x.numpy().astype(np.float64).sum(axes).reshape(to)
+    np.testing.assert_allclose(p.numpy(), exact, rtol=1e-5, atol=1e-5 * max(shape))
+
+
+def test_a_descent_along_a_sum_refuses_another_shape() -> None:
+    p, x = edf.Tensor(np.ones(3)), edf.Tensor(np.ones((2, 4)))
+    with pytest.raises(edf.ShapeError, match=r"p has shape \(3,\) and the sum has shape \(4,\)"):
+        edf._core.apply(edf._core.find_op("sum_to_sgd"), (p, x), edf._describe.Attrs((4,)))
 
 
 def test_a_sum_of_products_refuses_what_it_cannot_do() -> None:

@@ -53,14 +53,20 @@ CORRECTIONS = [
     (r"^__version__: str = .*$", "__version__: str"),
 ]  # fmt: skip
 
-# Constructors of types that are not pybind11's, whose signatures nothing tells.
-CONSTRUCTORS = {
-    "Node": "def __init__(self, value: typing.Any = None) -> None: ...",
+# Members of types that are not pybind11's, whose signatures nothing tells.
+ARRAY = """
+    @property
+    def {0}(self) -> NDArray[typing.Any]: ...
+    @{0}.setter
+    def {0}(self, array: typing.Any) -> None: ..."""
+UNTOLD_MEMBERS = {
+    "Node": "def __init__(self, value: typing.Any = None) -> None: ..."
+    + ARRAY.format("grad") + ARRAY.format("value"),
     "Recorded": "inputs: tuple[typing.Any, ...]\n"
     "    def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None: ...",
     "Tensor": "def __init__(self, data: typing.Any, dtype: DTypeLike | None = None, *, "
     "device: str | None = None, requires_grad: bool = False) -> None: ...",
-}
+}  # fmt: skip
 UNTOLD = re.compile(r'@staticmethod\n    def __new__\(type, \*args, \*\*kwargs\):\n\s*"""\n[^"]*"""')
 
 
@@ -78,8 +84,8 @@ def generate() -> str:
     for pattern, replacement in CORRECTIONS:
         text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
     head, *classes = re.split(r"^(?=class )", text, flags=re.MULTILINE)
-    for name, constructor in CONSTRUCTORS.items():
-        classes = [UNTOLD.sub(constructor, c) if re.match(rf"class {name}\b", c) else c for c in classes]
+    for name, members in UNTOLD_MEMBERS.items():
+        classes = [UNTOLD.sub(members, c) if re.match(rf"class {name}\b", c) else c for c in classes]
     text = head + "".join(classes)
     command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(STUB), "-"]
     return subprocess.run(command, input=HEADER + text, capture_output=True, text=True, check=True).stdout

@@ -47,8 +47,8 @@ class DeviceWait {
   std::optional<py::gil_scoped_release> released_;
 };
 
-// The turn of the thread that works with the session (graph/session.h), without the GIL. Throws a graph error
-// for a signal handler that would interfere with its own thread's.
+// turn.cpp: the turn of the thread that works with the session (graph/session.h), without the GIL. Throws a
+// graph error for a signal handler that would interfere with its own thread's.
 class Turn {
  public:
   Turn();
@@ -130,6 +130,11 @@ void adopt(py::handle object, NodeRef node);  // an instance of Node; throws whe
 void keep_inputs(py::handle object, py::handle inputs);
 py::object make_tensor(NodeRef node);
 void init_objects(py::module_& m);
+
+// values.cpp
+std::string what_is(const Node& node);  // for messages
+void set_value(const Handle& handle, py::handle array);
+void init_values();
 
 // handles.cpp
 const Op& as_op(py::handle object);

@@ -1,10 +1,6 @@
 // EDF's three calls: walks over a Python list in which nodes of ours and objects of the user's stand in any
 // order.
-#include <atomic>
-#include <chrono>
 #include <map>
-#include <mutex>
-#include <thread>
 
 #include "bindings/bindings.h"
 #include "core/error.h"
@@ -60,25 +56,62 @@ py::object method(py::handle item, const py::object& name, std::size_t position,
 }
 
 // Consecutive nodes of ours, which run without the GIL.
-using Segment = std::vector<NodeRef>;
+using Nodes = std::vector<NodeRef>;
 
-template <class RunOne>
-void flush(Segment& segment, const RunOne& run_one) {
+template <class Run>
+void flush(Nodes& segment, const Run& run) {
   if (segment.empty()) return;
-  const Segment nodes = std::exchange(segment, {});
+  const Nodes nodes = std::exchange(segment, {});
   const Turn turn;
-  for (const NodeRef& node : nodes) run_one(*node);
+  run(nodes);
 }
 
-// All of a list's nodes; false when Python has the say in one of them.
-bool all_ours(const py::list& items, std::vector<Node*>& nodes) {
-  nodes.reserve(items.size());
-  for (py::handle item : items) {
-    Node* node = own_node(item);
-    if (!node || has_host_input(*node)) return false;
-    nodes.push_back(node);
+// What a list holds before anybody walks over it.
+struct Items {
+  std::vector<Node*> nodes;          // ours
+  std::vector<std::int32_t> begins;  // those before which Python has its turn, and the first
+  bool all_ours = true;              // Python has no say in any of them
+  bool plain = true;                 // what is not ours has no node of ours behind it
+
+  explicit Items(const py::list& items) {
+    nodes.reserve(items.size());
+    bool begin = true;
+    for (py::handle item : items) {
+      Node* const node = own_node(item);
+      if (!node) {
+        plain &= !PyObject_TypeCheck(item.ptr(), node_type);
+        all_ours = false;
+        begin = true;
+        continue;
+      }
+      const bool reads_host = has_host_input(*node);
+      all_ours &= !reads_host;
+      if (begin || reads_host) begins.push_back(static_cast<std::int32_t>(nodes.size()));
+      nodes.push_back(node);
+      begin = false;
+    }
+    if (!plain) nodes.clear();
   }
-  return true;
+};
+
+// Walks over a list that Python has a say in: begins, walks, and ends whatever happens.
+template <class Begin, class Walk>
+void walk_over(const Begin& begin, const Walk& walk) {
+  const auto end = [](bool complete) {
+    const Turn turn;
+    session().mixed.end(complete);
+  };
+  try {
+    {
+      const Turn turn;
+      begin();
+    }
+    walk();
+  } catch (...) {
+    end(false);
+    throw;
+  }
+  end(true);
 }
 
 // Of a list of parameters that the engine updates; false when there is another.
@@ -93,26 +126,29 @@ bool all_ours_to_update(const py::list& items, std::vector<Node*>& parameters) {
 void walk_forward(const py::object& comp_nodes) {
   // The list itself where it is one: as in Python's own loop, a node made meanwhile runs too.
   const py::list items = py::isinstance<py::list>(comp_nodes) ? py::list(comp_nodes) : list_of(comp_nodes);
-  std::vector<Node*> nodes;
-  if (all_ours(items, nodes)) {
+  const Items known(items);
+  if (known.all_ours) {
     const Turn turn;
-    return session().forward(nodes);
+    return session().forward(known.nodes);
   }
-  leave_session(false);
-  Segment segment;
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    const py::object item = items[i];
-    if (Node* node = own_node(item)) {
-      if (has_host_input(*node)) flush(segment, run);  // the object may look at what comes before
-      for (const Edge& edge : node->inputs)
-        if (edge.node->role == Role::host) pull_value(*edge.node, *node);
-      segment.emplace_back(node);
-      continue;
+  const auto run = [](const Nodes& nodes) { session().mixed.forward(nodes); };
+  const auto walk = [&] {
+    Nodes segment;
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      const py::object item = items[i];
+      if (Node* node = own_node(item)) {
+        if (has_host_input(*node)) flush(segment, run);  // the object may look at what comes before
+        for (const Edge& edge : node->inputs)
+          if (edge.node->role == Role::host) pull_value(*edge.node, *node);
+        segment.emplace_back(node);
+        continue;
+      }
+      flush(segment, run);
+      method(item, names().forward, i, "CompNodes")();
     }
     flush(segment, run);
-    method(item, names().forward, i, "CompNodes")();
-  }
-  flush(segment, run);
+  };
+  walk_over([&] { session().mixed.begin_forward(known.nodes, known.begins); }, walk);
 }
 
 void zero_grads(const py::list& items) {
@@ -123,7 +159,7 @@ void zero_grads(const py::list& items) {
       continue;
     }
     Node& node = handle->get();
-    if (!node.value())
+    if (!node.value() && !(node.elided && session().mixed.has(node)))
       fail(ErrorKind::graph, "Backward: [", node.op ? node.op->name : "Parameter",
            "] has no value yet: run Forward() first.", made_at(node));
     zero_grad(node);
@@ -159,31 +195,35 @@ void walk_backward(const py::object& comp_nodes, const py::object& parameters, c
     fail(ErrorKind::graph,
          "Backward: the loss is not among CompNodes: the graph was cleared or re-bound after it was made.");
   }
-  std::vector<Node*> nodes, ours;
+  const Items known(items);
+  std::vector<Node*> ours;
   Handle* const handle = as_handle(loss);
-  if (handle && all_ours(items, nodes) && all_ours_to_update(params, ours)) {
+  Node* const own = handle ? &handle->get() : nullptr;
+  if (own && known.all_ours && all_ours_to_update(params, ours)) {
     const Turn turn;
-    return session().backward(nodes, ours, handle->get());
+    return session().backward(known.nodes, ours, *own);
   }
-  leave_session(true);
-  zero_grads(items);
-  zero_grads(params);
-  seed_loss(loss);
-  Segment segment;
-  const auto step = [](Node& node) { backward_step(node); };
-  for (std::size_t i = items.size(); i-- > 0;) {
-    if (Node* node = own_node(items[i])) {
-      segment.emplace_back(node);
-      if (!has_host_input(*node)) continue;
-      flush(segment, step);
-      for (const Edge& edge : node->inputs)
-        if (edge.node->role == Role::host) push_grad(*edge.node, *node, params);
-      continue;
+  const auto run = [](const Nodes& nodes) { session().mixed.backward(nodes); };
+  const auto walk = [&] {
+    zero_grads(items);
+    zero_grads(params);
+    seed_loss(loss);
+    Nodes segment;
+    for (std::size_t i = items.size(); i-- > 0;) {
+      if (Node* node = own_node(items[i])) {
+        segment.emplace_back(node);
+        if (!has_host_input(*node)) continue;
+        flush(segment, run);
+        for (const Edge& edge : node->inputs)
+          if (edge.node->role == Role::host) push_grad(*edge.node, *node, params);
+        continue;
+      }
+      flush(segment, run);
+      method(items[i], names().backward, i, "CompNodes")();
     }
-    flush(segment, step);
-    method(items[i], names().backward, i, "CompNodes")();
-  }
-  flush(segment, step);
+    flush(segment, run);
+  };
+  walk_over([&] { session().mixed.begin_backward(known.nodes, known.begins, own); }, walk);
 }
 
 // On a GPU a bad label of a step that has run shows only now: its kernels have left the parameters alone.
@@ -201,7 +241,11 @@ void sgd_all(const py::object& parameters, const py::object& given_rate) {
     return check_update();
   }
   ours.clear();
-  leave_session(true);
+  {
+    const Turn turn;
+    session().step_aside(true);
+    session().mixed.change();
+  }
   const auto flush_ours = [&] {
     const std::vector<Node*> nodes = std::exchange(ours, {});
     const Turn turn;
@@ -245,62 +289,6 @@ void sgd_one(const Handle& handle, const py::object& learning_rate) {
 }
 
 }  // namespace
-
-static std::mutex turns;
-static std::atomic<std::thread::id> whose_turn;
-static std::atomic<int> wishes{0};
-
-Turn::Wish::Wish() { ++wishes; }
-Turn::Wish::~Wish() {
-  --wishes;
-  release_sites();  // the GIL is back
-}
-bool Turn::wanted() { return wishes.load() > 0; }
-
-Turn::Turn() {
-  if (whose_turn.load() == std::this_thread::get_id()) {
-    // Reached from a signal handler alone, since nothing else of Python's runs within a turn.
-    py::gil_scoped_acquire gil;
-    fail(ErrorKind::graph, "a node was used by a signal handler in the middle of a step.");
-  }
-  turns.lock();
-  whose_turn = std::this_thread::get_id();
-}
-
-Turn::~Turn() {
-  whose_turn = std::thread::id();
-  turns.unlock();
-}
-
-void poll_signals() {
-  static std::atomic<std::int64_t> last{0};  // looked at now and then, not before every step of a plan
-  const std::int64_t now = std::chrono::duration_cast<std::chrono::milliseconds>(
-                               std::chrono::steady_clock::now().time_since_epoch())
-                               .count();
-  if (now - last.load(std::memory_order_relaxed) < 20) return;
-  last = now;
-  py::gil_scoped_acquire gil;
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
-
-void finish_step() {
-  if (session().idle()) return;
-  const Turn turn;
-  session().finish();
-}
-
-void leave_session(bool goes_on) {
-  if (session().idle()) return;
-  const Turn turn;
-  if (goes_on) session().settle();
-  session().leave();
-}
-
-void look_at_value(Node& node) {
-  if (session().idle() && !node.elided) return;
-  const Turn turn;
-  session().look_at_value(node);
-}
 
 ClassTraits traits_of(PyTypeObject* type) {
   struct Known {
@@ -387,7 +375,8 @@ void init_edf(py::module_& m) {
     const PlanStats &steps = session().cache.stats, &replays = session().replays.stats;
     return std::map<std::string, std::int64_t>{{"hits", steps.hits + replays.hits},
                                                {"misses", steps.misses + replays.misses},
-                                               {"compiled", steps.compiled + replays.compiled}};
+                                               {"compiled", steps.compiled + replays.compiled},
+                                               {"segments", steps.segments}};
   });
   m.def("optimise", &optimise_all, py::arg("parameters"), py::arg("learning_rate"), py::arg("name"),
         py::arg("decay") = 0.0, py::arg("beta1") = 0.0, py::arg("beta2") = 0.0, py::arg("epsilon") = 0.0);

@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, m) {
   edfcore::init_hosts();
   edfcore::init_engine(m);
   edfcore::init_objects(m);
+  edfcore::init_values();
   edfcore::init_handles(m);
   edfcore::init_record(m);
   edfcore::init_sites(m);

@@ -8,7 +8,8 @@
 
 namespace edfcore {
 
-// One argument of a kernel: dense, row-major memory. `data` may be null when `size` is 0.
+// One argument of a kernel: dense, row-major memory. `data` may be null when `size` is 0, and where nobody
+// reads it: of an input that the kernel takes the shape of, or of one of several outputs.
 struct View {
   void* data;
   const std::int64_t* dims;

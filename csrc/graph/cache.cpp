@@ -50,6 +50,20 @@ std::shared_ptr<Plans> PlanCache::by_id(std::uint64_t id) const {
   return nullptr;
 }
 
+void PlanCache::lost(Node& node, Look look) const {
+  if (const std::shared_ptr<Plans> plans = by_id(node.plans)) {
+    plans->look(!node.op, node.position, look);
+    if (plans->lost) plans->look_at_all(look);  // whoever looks late a second time may look anywhere
+    plans->lost = true;
+  }
+  const char* what = look == looked_at_value ? "value" : "gradient";
+  fail(ErrorKind::graph, node.op ? text("[", node.op->name, "]") : "[Parameter]", " its ", what,
+       " is gone: nobody had looked at it before, so the step did without it, and what it was computed from "
+       "has changed since. From the next step on it is kept; edf.keep(node) or edf.keep(\"all\") keeps it "
+       "from the start.",
+       made_at(node));
+}
+
 std::unique_ptr<Compiled> compile(const Listing& listing, Plans& plans, const Target& target, Rule::Kind rule,
                                   bool whole) {
   Program program;

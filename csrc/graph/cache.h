@@ -10,6 +10,7 @@
 
 #include "graph/execute.h"
 #include "graph/listing.h"
+#include "graph/segment.h"
 
 namespace edfcore {
 
@@ -61,6 +62,9 @@ struct Plans {
   std::uint64_t looked = 0;                 // grows with every new look
   std::unique_ptr<Compiled> forward;        // Forward alone
   std::vector<Trained> trained;             // the last one last
+  std::vector<Segment> segments;            // of a list that others have a say in
+  std::vector<std::uint8_t> needed;         // by node: another segment reads its value, or Backward does
+  std::uint64_t needs = 0;                  // grows with every one
   std::uint64_t last_used = 0;
 
   // True when this look is the first of its kind.
@@ -72,6 +76,7 @@ struct PlanStats {
   std::int64_t hits = 0;      // lists that were found again
   std::int64_t misses = 0;    // and that were not
   std::int64_t compiled = 0;  // plans made
+  std::int64_t segments = 0;  // runs of a plan for a part of a list
 };
 
 class PlanCache {
@@ -81,6 +86,8 @@ class PlanCache {
   // Those of a list that looks like this one; made when there are none.
   std::shared_ptr<Plans> find(const Listing& listing);
   std::shared_ptr<Plans> by_id(std::uint64_t id) const;  // null when they were dropped
+  // A plan did without this, and it cannot be computed any more: from now on it is kept.
+  [[noreturn]] void lost(Node& node, Look look) const;
   void clear() { entries_.clear(); }
   PlanStats stats;
 

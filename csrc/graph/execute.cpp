@@ -272,8 +272,9 @@ struct Runner::Stretch {
       const std::size_t at = step.first_view + i;
       View view = runner->views_[at];
       const Place& place = runner->plan_.places[static_cast<std::size_t>(runner->value_of_view_[at])];
-      view.data = place.kind == Place::block
-                      ? memory + static_cast<std::size_t>(place.offset) * block_bytes
+      view.data = place.kind == Place::block ? memory + static_cast<std::size_t>(place.offset) * block_bytes
+                  : place.kind == Place::nowhere
+                      ? nullptr
                       : static_cast<std::byte*>(view.data) + begin * dtype_size(view.dtype);
       view.dims = &length;
       view.rank = 1;

@@ -168,6 +168,7 @@ void zero_grad(Node& node) {
   node.deferred.clear();
   node.shown.reset();
   node.has_grad = true;
+  node.grad_elided = false;
   if (!node.op) node.elided = false;
 }
 

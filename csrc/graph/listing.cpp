@@ -45,11 +45,10 @@ std::uint64_t hash_of(std::span<const std::uint64_t> words, std::uint64_t begin)
   return hash;
 }
 
-bool list_nodes(std::span<Node* const> nodes, Listing& listing) {
+static bool list(std::span<Node* const> nodes, bool hosts, Listing& listing) {
   let_go(listing.nodes);
   listing.leaves.clear();
   Words& words = listing.structure;
-  words.clear();
   const std::uint64_t mark = next_mark();
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     Node& node = *nodes[i];
@@ -65,8 +64,9 @@ bool list_nodes(std::span<Node* const> nodes, Listing& listing) {
         continue;
       }
       if (input.mark != mark) {
+        const bool host = hosts && input.role == Role::host && input.device == nodes[0]->device;
         const bool collects = input.requires_grad && input.role != Role::parameter;
-        if (input.role == Role::computed || input.role == Role::host || collects) return false;
+        if (!host && (input.role == Role::computed || input.role == Role::host || collects)) return false;
         input.mark = mark;
         input.position = static_cast<std::int32_t>(listing.leaves.size());
         listing.leaves.push_back(edge.node);
@@ -79,6 +79,18 @@ bool list_nodes(std::span<Node* const> nodes, Listing& listing) {
     listing.nodes.emplace_back(&node);
   }
   return true;
+}
+
+bool list_nodes(std::span<Node* const> nodes, Listing& listing) {
+  listing.structure.clear();
+  return list(nodes, false, listing);
+}
+
+bool list_segments(std::span<Node* const> nodes, std::span<const std::int32_t> begins, Listing& listing) {
+  Words& words = listing.structure;
+  words.assign({~std::uint64_t{0}, begins.size()});  // no op begins like this
+  for (const std::int32_t begin : begins) words.push_back(static_cast<std::uint64_t>(begin));
+  return list(nodes, true, listing);
 }
 
 void write_spec(Role role, const Spec& spec, Words& words) {
@@ -102,8 +114,12 @@ bool list_shapes(Listing& listing) {
   const Device device = listing.nodes[0]->device;
   words.push_back(static_cast<std::uint64_t>(device.type) |
                   std::uint64_t{static_cast<std::uint8_t>(device.index)} << 8);
-  for (const NodeRef& leaf : listing.leaves)
-    if (!write_leaf(*leaf, device, words)) return false;
+  for (const NodeRef& leaf : listing.leaves) {
+    if (leaf->role == Role::host)
+      words.push_back(static_cast<std::uint64_t>(Role::host));
+    else if (!write_leaf(*leaf, device, words))
+      return false;
+  }
   return true;
 }
 

@@ -31,6 +31,10 @@ struct Listing {
 // reads an object of the user's, a node that is not listed before it, or a tensor that collects gradients.
 bool list_nodes(std::span<Node* const> nodes, Listing& listing);
 
+// The same for a list that others have a say in, where the nodes may read their objects. `begins` are the
+// nodes before which somebody else has his turn.
+bool list_segments(std::span<Node* const> nodes, std::span<const std::int32_t> begins, Listing& listing);
+
 // Writes down what a leaf looks like. `write_leaf`: false when it has no value, or it is on another device,
 // or it has come to collect gradients.
 void write_spec(Role role, const Spec& spec, std::vector<std::uint64_t>& words);
@@ -39,7 +43,7 @@ bool write_leaf(Node& leaf, Device device, std::vector<std::uint64_t>& words);
 std::uint64_t hash_of(std::span<const std::uint64_t> words, std::uint64_t begin = 0);
 
 // Writes down dtypes and shapes of the leaves. False when one has no value, or is on another device than the
-// nodes.
+// nodes. What objects outside will give is not known yet.
 bool list_shapes(Listing& listing);
 
 }  // namespace edfcore

@@ -169,6 +169,7 @@ struct Node {
   bool overridden = false;     // its object has methods of its own
   bool keep = false;           // plans are to keep its value and its gradient
   bool elided = false;         // a plan has done without its value and its gradient, where it has none
+  bool grad_elided = false;    // a plan of Backward has done without its gradient, where it has none
   const Op* op = nullptr;
   std::uint64_t mark = 0;      // the last walk that visited it
   std::uint64_t plans = 0;     // the plans that its list belongs to (graph/session.h)

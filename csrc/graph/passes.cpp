@@ -13,20 +13,26 @@ namespace {
 bool is_elementwise(const Trace& trace, const TraceStep& step) {
   if (!(step.op->flags & op_elementwise)) return false;
   const Shape& shape = spec_of(trace, step.out[0]).shape;
-  for (const std::int32_t value : step.in)
-    if (!(spec_of(trace, value).shape == shape)) return false;
+  for (const Small<std::int32_t>* values : {&step.in, &step.out})
+    for (const std::int32_t value : *values)
+      if (!(spec_of(trace, value).shape == shape)) return false;
   return true;
 }
 
-// Puts every step behind the one that is named for it: itself, or an earlier one that stays.
-void reorder(Trace& trace, const std::vector<std::size_t>& behind) {
-  bool stays = true;
-  for (std::size_t s = 0; s < behind.size(); ++s) stays &= behind[s] == s;
-  if (stays) return;
-  std::vector<std::size_t> order(behind.size());
+// Whether a step reads an output of which the head of a group does not tell which parts are complete.
+bool reads_at_the_end(const TraceStep& step, const TraceStep& head) {
+  return std::any_of(head.out.begin() + 1, head.out.end(), [&](std::int32_t value) {
+    return std::count(step.in.begin(), step.in.end(), value) > 0;
+  });
+}
+
+// Sorts the steps by these keys; those of equal ones stay in order.
+void reorder(Trace& trace, const std::vector<std::size_t>& keys) {
+  if (std::is_sorted(keys.begin(), keys.end())) return;
+  std::vector<std::size_t> order(keys.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return behind[a] < behind[b]; });
+                   [&](std::size_t a, std::size_t b) { return keys[a] < keys[b]; });
   // Round by round of the permutation, within the memory that they have.
   for (std::size_t first = 0; first < order.size(); ++first) {
     if (order[first] == first) continue;
@@ -47,11 +53,17 @@ void drop_unread(Trace& trace) {
   for (TraceStep& step : trace.steps) {
     for (std::size_t i = 0; i < step.in.size(); ++i) {
       if (!(step.op->unread >> i & 1u)) continue;
-      for (std::size_t j = 0; j < step.in.size(); ++j)
-        if (!(step.op->unread >> j & 1u) && spec_of(trace, step.in[j]) == spec_of(trace, step.in[i])) {
-          step.in[i] = step.in[j];
-          break;
-        }
+      std::size_t j = 0;
+      while (j < step.in.size() &&
+             ((step.op->unread >> j & 1u) || !(spec_of(trace, step.in[j]) == spec_of(trace, step.in[i]))))
+        ++j;
+      if (j < step.in.size()) {
+        step.in[i] = step.in[j];
+      } else {
+        const Spec shape_alone = spec_of(trace, step.in[i]);
+        step.in[i] = static_cast<std::int32_t>(trace.values.size());
+        trace.values.push_back({shape_alone});
+      }
     }
   }
 }
@@ -75,6 +87,69 @@ void prune(Trace& trace) {
   trace.steps.resize(kept);
 }
 
+void join(Trace& trace) {
+  struct Pair {
+    std::size_t first, back;  // steps
+    std::int32_t comes_in;    // the value that the step back takes beside what the first one takes
+  };
+  std::vector<Pair> pairs;
+  std::multimap<std::pair<const Op*, std::int32_t>, std::size_t> open;  // by grad's op and input 0
+  for (std::size_t s = 0; s < trace.steps.size(); ++s) {
+    const TraceStep& step = trace.steps[s];
+    if (step.op->joins) open.emplace(std::pair(step.op->joins->grad, step.in[0]), s);
+    if (open.empty() || step.in.size() < 2) continue;
+    const auto [begin, end] = open.equal_range({step.op, step.in[1]});
+    const auto found = std::find_if(begin, end, [&](const auto& each) {
+      const Small<std::int32_t>& in = trace.steps[each.second].in;
+      return std::equal(in.begin(), in.end(), step.in.begin() + 1, step.in.end());
+    });
+    if (found == end) continue;
+    pairs.push_back({found->second, s, step.in[0]});
+    open.erase(found);
+  }
+  if (pairs.empty()) return;
+
+  // What hangs on what the first steps make.
+  std::vector<bool> late(trace.values.size()), is_first(trace.steps.size());
+  const auto is_late = [&](std::int32_t value) -> bool { return late[static_cast<std::size_t>(value)]; };
+  for (const Pair& pair : pairs) is_first[pair.first] = true;
+  for (std::size_t s = 0; s < trace.steps.size(); ++s) {
+    const TraceStep& step = trace.steps[s];
+    if (is_first[s] || std::any_of(step.in.begin(), step.in.end(), is_late))
+      for (const std::int32_t value : step.out) late[static_cast<std::size_t>(value)] = true;
+  }
+  std::erase_if(pairs, [&](const Pair& pair) { return is_late(pair.comes_in); });
+
+  // The one step comes right behind whatever makes what comes in, which has not moved; what hangs on it, and
+  // stood before that, behind it. Updates, which are last, still are.
+  std::vector<std::size_t> made(trace.values.size(), 0), keys(trace.steps.size(), 0);
+  const auto made_at = [&](std::int32_t value) -> std::size_t& {
+    return made[static_cast<std::size_t>(value)];
+  };
+  for (std::size_t s = 0; s < trace.steps.size(); ++s)
+    for (const std::int32_t value : trace.steps[s].out) made_at(value) = 2 * s;
+  for (const Pair& pair : pairs) {
+    TraceStep &step = trace.steps[pair.first], &back = trace.steps[pair.back];
+    keys[pair.first] = made_at(pair.comes_in) + 1;
+    step.op = step.op->joins->into;
+    step.in.push_back(pair.comes_in);
+    Small<std::int32_t> out;
+    for (const std::int32_t value : back.out) out.push_back(value);
+    for (const std::int32_t value : step.out) out.push_back(value);
+    step.out = std::move(out);
+    back.op = nullptr;
+  }
+  for (std::size_t s = 0; s < trace.steps.size(); ++s) {
+    const TraceStep& step = trace.steps[s];
+    keys[s] = std::max(keys[s], 2 * s);
+    if (!step.op) continue;
+    for (const std::int32_t value : step.in) keys[s] = std::max(keys[s], made_at(value));
+    for (const std::int32_t value : step.out) made_at(value) = keys[s];
+  }
+  reorder(trace, keys);
+  std::erase_if(trace.steps, [](const TraceStep& step) { return !step.op; });
+}
+
 void accumulate(Trace& trace, bool whole) {
   const std::size_t n = trace.values.size();
   std::vector<std::int32_t> readers(n, 0), maker(n, -1);
@@ -90,10 +165,10 @@ void accumulate(Trace& trace, bool whole) {
     const auto v = static_cast<std::size_t>(value);
     if (maker[v] < 0 || readers[v] != 1 || trace.values[v].slot >= 0) return nullptr;
     TraceStep& step = trace.steps[static_cast<std::size_t>(maker[v])];
-    return step.op && step.phase == phase ? &step : nullptr;
+    return step.op && step.phase == phase && step.out.size() == 1 ? &step : nullptr;
   };
   const auto most = [&](const TraceStep& step) -> std::int64_t {
-    if (!step.op->accumulates) return 0;
+    if (!step.op->accumulates || !step.op->accumulates->most) return 0;
     return step.op->accumulates->most(specs_of(trace, step.in), step.attrs, trace.device.type);
   };
   // It would come too late for what it reads, which another update may have changed by then.
@@ -207,10 +282,9 @@ void adjoin(Trace& trace) {
   std::vector<std::size_t> after(n);  // behind which step each one stands
   for (std::size_t s = 0; s < n; ++s) {
     const TraceStep& step = trace.steps[s];
-    const auto out = static_cast<std::size_t>(step.out[0]);
     after[s] = s;
     if (step.op->flags & op_finishes) {
-      headed_by[out] = s;
+      headed_by[static_cast<std::size_t>(step.out[0])] = s;
     } else if (is_elementwise(trace, step) && !(step.op->flags & op_mutates)) {
       std::size_t latest = 0;
       for (const std::int32_t value : step.in)
@@ -218,7 +292,11 @@ void adjoin(Trace& trace) {
       const bool reads_it = std::any_of(step.in.begin(), step.in.end(), [&](std::int32_t value) {
         return headed_by[static_cast<std::size_t>(value)] == latest;
       });
-      if (reads_it && trace.steps[latest].phase == step.phase) headed_by[out] = after[s] = latest;
+      if (reads_it && trace.steps[latest].phase == step.phase &&
+          !reads_at_the_end(step, trace.steps[latest])) {
+        after[s] = latest;
+        for (const std::int32_t value : step.out) headed_by[static_cast<std::size_t>(value)] = latest;
+      }
     }
     for (const std::int32_t value : step.out) defined[static_cast<std::size_t>(value)] = after[s];
   }
@@ -227,12 +305,15 @@ void adjoin(Trace& trace) {
 
 void hasten_updates(Trace& trace) {
   const std::size_t n = trace.steps.size();
+  std::size_t checked = 0;  // an error in the data leaves all parameters alone
+  for (std::size_t s = 0; s < n; ++s)
+    if (trace.steps[s].phase == Phase::forward && (trace.steps[s].op->flags & op_checks)) checked = s;
   std::vector<std::size_t> last_touch(trace.values.size(), 0), defined(trace.values.size(), 0), behind(n);
   for (std::size_t s = 0; s < n; ++s) {
     const TraceStep& step = trace.steps[s];
     std::size_t after = s;
     if (step.op->flags & op_mutates) {
-      after = last_touch[static_cast<std::size_t>(step.in[0])];
+      after = std::max(std::min(checked, s), last_touch[static_cast<std::size_t>(step.in[0])]);
       for (const std::int32_t value : step.in)
         after = std::max(after, defined[static_cast<std::size_t>(value)]);
     }
@@ -259,7 +340,8 @@ std::vector<Group> fuse(const Trace& trace, bool whole) {
       return is_elementwise(trace, next) && (whole || next.phase == first.phase) &&
              spec_of(trace, next.out[0]).shape.size() == spec_of(trace, first.out[0]).shape.size() &&
              !(heads && (next.op->flags & op_mutates) &&
-               std::count(first.in.begin(), first.in.end(), next.in[0]) > 0);
+               std::count(first.in.begin(), first.in.end(), next.in[0]) > 0) &&
+             !(heads && reads_at_the_end(next, first));
     };
     if (on_cpu && (heads || is_elementwise(trace, first)))
       while (group.last < count && fits(trace.steps[static_cast<std::size_t>(group.last)])) ++group.last;

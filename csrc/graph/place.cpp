@@ -150,6 +150,7 @@ void place(Plan& plan, bool inplace) {
       const TraceStep& step = trace.steps[static_cast<std::size_t>(s)];
       for (const std::int32_t v : step.out) {
         if (life(v).root != v) continue;
+        if (step.out.size() > 1 && life(v).last_step == s) continue;  // nobody reads it
         if (!life(v).escapes) {
           place_of(v) = {Place::block, blocks++};
           continue;
@@ -157,7 +158,7 @@ void place(Plan& plan, bool inplace) {
         plan.separate_bytes += rounded(bytes_of(v));
         if (value(v).slot >= 0) continue;
         Place chosen{Place::arena, -1};
-        const std::int32_t from = inplace && step.op->inplace >= 0
+        const std::int32_t from = inplace && v == step.out[0] && step.op->inplace >= 0
                                       ? life(step.in[static_cast<std::size_t>(step.op->inplace)]).root
                                       : -1;
         // While a part of a group is at work, nobody may write what its head reads.

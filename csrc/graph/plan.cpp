@@ -20,7 +20,8 @@ std::int64_t bytes_of(const Plan& plan, const Group& group) {
   values.erase(std::unique(values.begin(), values.end()), values.end());
   std::int64_t bytes = 0;
   for (const std::int32_t value : values)
-    if (plan.places[static_cast<std::size_t>(value)].kind != Place::block)
+    if (const Place::Kind kind = plan.places[static_cast<std::size_t>(value)].kind;
+        kind != Place::block && kind != Place::nowhere)
       bytes += static_cast<std::int64_t>(spec_of(plan.trace, value).bytes());
   return bytes;
 }
@@ -55,6 +56,12 @@ std::string named(const Plan& plan, std::int32_t value) {
   return text("%", value, " ", v.spec.shape, " ", where(plan, plan.places[static_cast<std::size_t>(value)]));
 }
 
+std::string named(const Plan& plan, const Small<std::int32_t>& values) {
+  std::string names;
+  for (const std::int32_t value : values) names += (names.empty() ? "" : ", ") + named(plan, value);
+  return names;
+}
+
 std::string thousands(std::int64_t n) {
   const std::string digits = std::to_string(n);
   std::string grouped;
@@ -84,6 +91,7 @@ Plan compile(Trace trace, const CompileOptions& options) {
   Plan plan;
   drop_unread(trace);
   prune(trace);
+  if (options.whole) join(trace);
   share(trace);
   accumulate(trace, options.whole);
   if (options.whole) hasten_updates(trace);
@@ -115,8 +123,7 @@ std::string Plan::describe() const {
     const Group& group = groups[g];
     for (std::int32_t s = group.first; s < group.last; ++s) {
       const TraceStep& step = trace.steps[static_cast<std::size_t>(s)];
-      std::string inputs;
-      for (const std::int32_t value : step.in) inputs += (inputs.empty() ? "" : ", ") + named(*this, value);
+      const std::string inputs = named(*this, step.in);
       std::string op = step.op->name;
       if (step.written != step.op) op += text(" (", step.written->name, ", fused)");
       if (step.attrs.trans_a || step.attrs.trans_b)
@@ -130,7 +137,7 @@ std::string Plan::describe() const {
                     : g < 100 ? " "
                               : "",
                     g, " ", mark, " ", op, ": ", inputs, " -> ",
-                    (step.op->flags & op_mutates) ? std::string("in place") : named(*this, step.out[0]),
+                    (step.op->flags & op_mutates) ? std::string("in place") : named(*this, step.out),
                     views[static_cast<std::size_t>(s)] ? " (the same memory)" : "",
                     own >= 0 ? text(", scratch @", own) : std::string(),
                     step.place < 0 ? "" : trace.places[static_cast<std::size_t>(step.place)], "\n");

@@ -33,7 +33,7 @@ struct Place {
     slot,    // outside, in memory number `offset` of those that are bound for the run
     arena,   // at `offset` of the arena
     block,   // never as a whole: block buffer number `offset` of its group
-    nowhere  // nothing reads it
+    nowhere  // nobody reads it, or nobody makes it
   };
   Kind kind = nowhere;
   std::int64_t offset = 0;
@@ -57,13 +57,18 @@ struct Plan {
   std::string describe() const;      // a table for people
 };
 
-// Lets a step that does not read an input take another input of that dtype and shape in its place, which need
-// not be kept for it.
+// Lets a step that does not read an input take another input of that dtype and shape in its place, or a value
+// that nobody makes: then nothing need be kept for it.
 void drop_unread(Trace& trace);
 
 // Leaves out the steps whose outputs nobody sees, but for those of the forward pass that find errors
 // in the data.
 void prune(Trace& trace);
+
+// A step and the one that takes its gradient back become one step, where the steps' ops can be one and what
+// comes in for the way back does not hang on what the step makes. For a plan that runs from end to end:
+// steps of the way forward that read what the one step makes come behind it.
+void join(Trace& trace);
 
 // A sum with what steps made for it alone becomes one step with those, where the steps' op can do both. So
 // does a parameter's descent, if the plan runs from end to end.
@@ -76,7 +81,8 @@ void share(Trace& trace);
 // that output, and whatever else they read is there already.
 void adjoin(Trace& trace);
 
-// Moves every update in place to the first moment at which nothing needs the old value any more.
+// Moves every update in place to the first moment at which nothing needs the old value any more and all data
+// have been looked at for errors.
 void hasten_updates(Trace& trace);
 
 // Neighbouring elementwise steps over the same elements form a group, with the step before them if that tells

@@ -240,6 +240,13 @@ bool reusable(const Cell& cell, const Spec& spec, Device device) {
          cell.tensor.buffer->free != nullptr && !cell.held();
 }
 
+void make_room(Cell& cell, const Spec& spec, Device device) {
+  if (reusable(cell, spec, device))
+    cell.set({spec, cell.tensor.buffer});
+  else
+    cell.set(allocate(spec, device));
+}
+
 std::string status_text(const Op& op, const Status& status) {
   if (status.code == Status::nan_refused)
     return text("[", op.name, "] input ", status.input, " holds a NaN at position ", status.row, ".");

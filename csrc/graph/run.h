@@ -24,6 +24,8 @@ bool inputs_unchanged(const Node& node);
 
 // True when the memory that holds a value can take the next one: nobody else looks at it.
 bool reusable(const Cell& cell, const Spec& spec, Device device);
+// Memory for a value: what the cell has, unless somebody holds that.
+void make_room(Cell& cell, const Spec& spec, Device device);
 
 // Infers, allocates, launches. Throws what `infer` throws and, on the CPU, what the data show, each with the
 // place where the node was made; a value that the data spoilt may then have replaced the one before.

@@ -38,6 +38,7 @@ Session& session() {
 // ---- The three calls.
 
 void Session::forward(std::span<Node* const> nodes) {
+  mixed.leave();
   const bool again = plans_ && listing_.same_nodes(nodes);
   again ? finish() : finish_as_shown();
   asked_ = done_ = 0;
@@ -90,6 +91,7 @@ void Session::backward(std::span<Node* const> nodes, std::span<Node* const> para
   if (!plans_ || asked_ != 1 || !listing_.same_nodes(nodes) || !target_of(parameters, loss, target)) {
     if (plans_ && asked_ > 0) plans_->straight = true;
     settle();
+    mixed.leave();
     drop();
     std::vector<NodeRef> held;
     for (Node* node : nodes) held.emplace_back(node);
@@ -98,7 +100,7 @@ void Session::backward(std::span<Node* const> nodes, std::span<Node* const> para
   share_of_batch(plans_->specs[static_cast<std::size_t>(target.loss)].shape);  // throws where it is empty
   if (!aim(std::move(target))) {
     settle();
-    if (!straight_) lost(loss, looked_at_value);
+    if (!straight_) cache.lost(loss, looked_at_value);
   }
   for (Node* parameter : parameters)
     if (!listing_.has_leaf(*parameter)) zero_grad(*parameter);
@@ -113,6 +115,15 @@ void Session::backward(std::span<Node* const> nodes, std::span<Node* const> para
 }
 
 void Session::update(std::span<Node* const> parameters, const Rule& rule) {
+  const auto at_once = [&] {
+    for (Node* parameter : parameters)
+      if (parameter->elided && !parameter->output.grad) look_at_grad(*parameter);
+    edfcore::update(parameters, rule);
+  };
+  if (!mixed.idle()) {
+    mixed.change();
+    return at_once();
+  }
   const bool same = plans_ && asked_ == 2 && same_target(parameters);
   if (same && grown()) {  // all gradients are there
     edfcore::update(parameters, rule);
@@ -122,9 +133,7 @@ void Session::update(std::span<Node* const> parameters, const Rule& rule) {
   }
   if (!same || straight_) {
     settle();
-    for (Node* parameter : parameters)
-      if (parameter->elided && !parameter->output.grad) look_at_grad(*parameter);
-    edfcore::update(parameters, rule);
+    at_once();
     same ? static_cast<void>(asked_ = done_ = 3) : drop();
     return;
   }
@@ -191,9 +200,10 @@ bool Session::aim(Target target) {
 // ---- Looks.
 
 void Session::look_at_value(Node& node) {
+  if (mixed.has(node)) return mixed.look_at_value(node);
   const bool leaf = !node.op;
   if (!plans_ || !(leaf ? listing_.has_leaf(node) : listing_.has(node))) {
-    if (!leaf && !node.value() && node.elided) lost(node, looked_at_value);
+    if (!leaf && !node.value() && node.elided) cache.lost(node, looked_at_value);
     return;
   }
   const bool first = plans_->look(leaf, node.position, looked_at_value);
@@ -206,20 +216,22 @@ void Session::look_at_value(Node& node) {
   }
   if (done_ == 0) first ? settle() : advance(1);
   if (!node.value() && !changed_) asked_ >= 2 ? fill_values() : settle();
-  if (!node.value()) lost(node, looked_at_value);
+  if (!node.value()) cache.lost(node, looked_at_value);
   if (straight_) return;
   if (asked_ >= 2) written_ = true;  // by whoever is given its array
   if (asked_ > done_) detach(node);
 }
 
 void Session::look_at_grad(Node& node) {
+  if (mixed.has(node)) return mixed.look_at_grad(node);
   const bool leaf = !node.op;
   const bool ours = plans_ && (leaf ? listing_.has_leaf(node) : listing_.has(node));
   const bool first = ours && plans_->look(leaf, node.position, looked_at_grad);
   if (ours && !straight_ && !node.value())
     node.output.spec = plans_->specs[static_cast<std::size_t>(node.position)];
   if (!ours || asked_ < 2) {  // a gradient of an earlier step
-    if (node.elided && node.has_grad && !node.output.grad) lost(node, looked_at_grad);
+    const bool elided = (node.elided && node.has_grad) || node.grad_elided;
+    if (elided && !node.output.grad) cache.lost(node, looked_at_grad);
     return;
   }
   node.has_grad = true;
@@ -231,46 +243,35 @@ void Session::look_at_grad(Node& node) {
                   [&](const Kept& kept) { return kept.leaf == leaf && kept.position == node.position; }))
     return;  // it is zero
   if (!written_) settle();
-  if (!straight_) lost(node, looked_at_grad);
+  if (!straight_) cache.lost(node, looked_at_grad);
 }
 
 void Session::keep(Node& node) {
   node.keep = true;
+  if (node.op && mixed.has(node)) mixed.keep(node);
   if (!plans_ || !node.op || !listing_.has(node)) return;
   plans_->look(false, node.position, looked_at_value);
   plans_->look(false, node.position, looked_at_grad);
 }
 
 void Session::change(const Node& leaf) {
+  if (mixed.has(leaf)) mixed.change();
   if (!plans_ || !listing_.has_leaf(leaf)) return;
   finish();
   changed_ = true;
 }
 
 void Session::interfere(const Node& node) {
+  if (mixed.has(node)) node.op ? mixed.interfere() : mixed.change();
   if (!plans_) return;
   if (listing_.has(node) || listing_.has_leaf(node)) plans_->straight = true;
   settle();
 }
 
 const Spec* Session::spec(Node& node) const {
-  if (node.value()) return &node.output.spec;
+  if (node.value() || (node.elided && mixed.has(node))) return &node.output.spec;
   if (!plans_ || !node.elided || !listing_.has(node)) return nullptr;
   return &plans_->specs[static_cast<std::size_t>(node.position)];
-}
-
-void Session::lost(Node& node, Look look) {
-  if (const std::shared_ptr<Plans> plans = cache.by_id(node.plans)) {
-    plans->look(!node.op, node.position, look);
-    if (plans->lost) plans->look_at_all(look);  // whoever looks late a second time may look anywhere
-    plans->lost = true;
-  }
-  const char* what = look == looked_at_value ? "value" : "gradient";
-  fail(ErrorKind::graph, node.op ? text("[", node.op->name, "]") : "[Parameter]", " its ", what,
-       " is gone: nobody had looked at it before, so the step did without it, and what it was computed from "
-       "has changed since. From the next step on it is kept; edf.keep(node) or edf.keep(\"all\") keeps it "
-       "from the start.",
-       made_at(node));
 }
 
 }  // namespace edfcore

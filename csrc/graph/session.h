@@ -8,6 +8,7 @@
 
 #include "graph/cache.h"
 #include "graph/grad.h"
+#include "graph/mixed.h"
 #include "graph/replay.h"
 
 namespace edfcore {
@@ -21,6 +22,7 @@ class Session {
   Poll poll = nullptr;    // looks at signals while a plan runs
   PlanCache cache;
   ReplayCache replays;
+  Mixed mixed{*this};  // of lists that others have a say in; what it runs is never put off
 
   // The three calls. All nodes are the engine's own, computed and recorded. They check at once and throw what
   // is wrong with shapes, dtypes and the order of calls; what only the data show may be thrown later.
@@ -51,16 +53,17 @@ class Session {
   void abandon();
   // Lets go of the nodes, as they are, after finishing.
   void leave();
+  // The same when a list of `mixed` has its turn; with `goes_on`, in the middle of a step.
+  void step_aside(bool goes_on);
 
   bool pending() const { return asked_ > done_; }  // something is put off
-  bool idle() const { return !active_.load(std::memory_order_relaxed); }
+  bool idle() const { return !active_.load(std::memory_order_relaxed) && mixed.idle(); }
 
  private:
   bool target_of(std::span<Node* const> parameters, const Node& loss, Target& target) const;
   std::vector<Node*> unlisted(std::span<Node* const> parameters) const;
   bool same_target(std::span<Node* const> parameters) const;
   bool aim(Target target);
-  [[noreturn]] void lost(Node& node, Look look);
 
   // session_run.cpp
   void elide();

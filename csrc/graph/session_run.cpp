@@ -8,18 +8,6 @@
 #include "graph/session.h"
 
 namespace edfcore {
-namespace {
-
-// Memory for a value: what the cell has, unless somebody holds that.
-void make_room(Cell& cell, const Spec& spec, Device device) {
-  if (reusable(cell, spec, device))
-    cell.set({spec, cell.tensor.buffer});
-  else
-    cell.set(allocate(spec, device));
-}
-
-}  // namespace
-
 // What is not kept has no value until it is looked at.
 void Session::elide() {
   if (adopted_ == plans_->looked + 1) return;
@@ -166,6 +154,7 @@ std::vector<Node*> Session::parameters_of(const Target& target) const {
 }
 
 void Session::settle() {
+  mixed.settle();
   if (!plans_ || straight_) return;
   if (changed_ || written_) return finish();  // it cannot be done again
   guarded([&] { fill(); });
@@ -264,6 +253,14 @@ void Session::swap_before() {
 void Session::finish_as_shown() { asked_ == 1 && done_ == 0 ? settle() : finish(); }
 
 void Session::leave() {
+  mixed.leave();
+  finish_as_shown();
+  drop();
+}
+
+void Session::step_aside(bool goes_on) {
+  if (!plans_) return;
+  if (goes_on) settle();
   finish_as_shown();
   drop();
 }

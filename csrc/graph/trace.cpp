@@ -73,6 +73,25 @@ class Tracer final : public Builder {
 
   void begin(Phase phase) { phase_ = phase; }
 
+  // The values that were traced so far are there: leaves, and nothing computes them.
+  void take_as_given() {
+    for (const NodeRef& node : program_.nodes) {
+      const Node& copy = *copies_[static_cast<std::size_t>(node->traced)];
+      slot(copy.position, {Role::computed, {}}, node);
+    }
+    trace_.steps.clear();
+  }
+
+  // Gives the node a gradient that is there already; returns its slot.
+  std::int32_t arrive(Node& copy) {
+    NodeRef grad = make_leaf(Role::constant, {});
+    grad->device = copy.device;
+    grad->output.spec = copy.output.spec;
+    slot(number(*grad), {Role::constant, {}}, {});
+    copy.output.grad = std::move(grad);
+    return static_cast<std::int32_t>(trace_.slots.size()) - 1;
+  }
+
   // The update of the program's parameter number `i`. What its rule keeps decays also where no gradient
   // arrives.
   void update(Node& parameter, std::size_t i) {
@@ -160,7 +179,7 @@ class Tracer final : public Builder {
   }
 
   Node& leaf(const NodeRef& original) {
-    if (original->role == Role::host)
+    if (original->role == Role::host && !program_.segment)
       fail(ErrorKind::graph,
            "a plan takes nodes of the engine alone, and here an input is an object of the user's.",
            made_at(*original));
@@ -313,6 +332,13 @@ std::int32_t Trace::keep_grad(std::int32_t value, std::int32_t parameter) {
   return keep(copy);
 }
 
+static Traced taken(Tracer& tracer, const Program& program) {
+  Traced result = tracer.take();
+  for (const NodeRef& node : program.nodes)
+    if (node->device.type != DeviceType::cpu) result.trace.device = node->device;
+  return result;
+}
+
 Traced trace_program(const Program& program, bool places) {
   Tracer tracer(program, places);
   std::vector<Node*> nodes, parameters;
@@ -327,9 +353,22 @@ Traced trace_program(const Program& program, bool places) {
     tracer.begin(Phase::update);
     for (std::size_t i = 0; i < parameters.size(); ++i) tracer.update(*parameters[i], i);
   }
-  Traced result = tracer.take();
-  for (const NodeRef& node : program.nodes)
-    if (node->device.type != DeviceType::cpu) result.trace.device = node->device;
+  return taken(tracer, program);
+}
+
+Traced trace_backward(const Program& program, const std::vector<std::uint8_t>& arrived) {
+  Tracer tracer(program, false);
+  std::vector<Node*> all;
+  for (const NodeRef& node : program.nodes) all.push_back(&tracer.list(node));
+  for (const NodeRef& parameter : program.parameters) all.push_back(&tracer.copy_of(parameter));
+  tracer.take_as_given();
+  tracer.begin(Phase::backward);
+  std::vector<std::int32_t> slots;
+  for (std::size_t i = 0; i < all.size(); ++i) slots.push_back(arrived[i] ? tracer.arrive(*all[i]) : -1);
+  for (std::size_t i = program.nodes.size(); i-- > 0;) tracer.walk(*all[i]);
+  tracer.complete_grads();
+  Traced result = taken(tracer, program);
+  result.arrived = std::move(slots);
   return result;
 }
 

@@ -56,7 +56,8 @@ struct Program {
   Rule::Kind rule = Rule::sgd;      // by which they are
   NodeRef loss;                     // one of the nodes; null: no backward pass
   std::unordered_map<const Node*, NodeRef>
-      feeds;  // inputs that are computed, or held elsewhere, in this program
+      feeds;             // inputs that are computed, or held elsewhere, in this program
+  bool segment = false;  // of a longer list: an input may be an object outside the engine, which has a value
 };
 
 // A slot for what the update of a parameter reads beside it and its gradient.
@@ -72,11 +73,17 @@ struct Traced {
   std::vector<PartSlot> parts;
   std::vector<std::int32_t> values, grads;  // of the program's nodes; -1: no gradient reached it
   std::vector<std::int32_t> parameter_values, parameter_grads;
+  std::vector<std::int32_t> arrived;  // of a segment: slots of gradients that are there before it; -1: none
 };
 
 // Records Forward, and with a loss Backward and the update. The program's nodes are left as they are. Throws
 // what `infer` throws, and a graph error where a leaf has no value or belongs to an object outside the
 // engine. With `places`, the steps say where their nodes were made, for people who read plans.
 Traced trace_program(const Program& program, bool places = false);
+
+// Records Backward alone, through nodes whose values are there: they are leaves. `arrived` says of the
+// program's nodes, and then of its parameters, which gradients are there already; what the walk adds to them
+// are the gradients that come out. Parameters stand for whatever the nodes read that collects gradients.
+Traced trace_backward(const Program& program, const std::vector<std::uint8_t>& arrived);
 
 }  // namespace edfcore

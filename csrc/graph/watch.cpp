@@ -53,6 +53,7 @@ Range range_of(const void* data, std::int64_t size) {
 }
 
 Range range_of(const View& view, Device device) {
+  if (!view.data) return {};
   std::vector<char> copy;
   const void* data = view.data;
   if (device.type != DeviceType::cpu) {

@@ -162,8 +162,8 @@ const Op fill_like = {.name = "fill_like",
                       .infer = infer_fill_like,
                       .cpu = EDF_CPU_KERNEL(fill_like_kernel),
                       .cuda = EDF_CUDA_KERNEL(fill_like_kernel),
-                      .inplace = 0,
-                      .flags = op_elementwise | op_internal | op_no_grad};
+                      .flags = op_elementwise | op_internal | op_no_grad,
+                      .unread = 1};
 
 }  // namespace ops
 }  // namespace edfcore

@@ -7,9 +7,12 @@ namespace edfcore {
 EDF_KERNEL(log_loss)
 EDF_KERNEL(log_loss_scores)
 EDF_KERNEL(log_loss_scores_grad)
+EDF_KERNEL(log_loss_scores_both)
 EDF_KERNEL(log_loss_soft)
 EDF_KERNEL(log_loss_soft_grad)
 EDF_KERNEL(log_loss_soft_scores)
+EDF_KERNEL(log_loss_soft_scores_grad)
+EDF_KERNEL(log_loss_soft_scores_both)
 
 namespace ops {
 
@@ -81,6 +84,14 @@ void vjp_log_loss_scores_grad(Builder& b, const VjpArgs& args) {
   }
 }
 
+void infer_log_loss_scores_both(Inference& inf) {
+  infer_log_loss_scores(inf);
+  need_same_dtype(inf, 2, "g", 0, "s");
+  need_same_shape(inf, 2, "g", 1, "y");
+  inf.out[1] = inf.out[0];
+  inf.out[0] = inf.in[0];
+}
+
 // x (..., C) and q (..., C).
 void infer_soft(Inference& inf, const char* name) {
   need_floating(inf, 0, name);
@@ -124,14 +135,46 @@ void vjp_log_loss_soft_grad(Builder& b, const VjpArgs& args) {
 
 // With p = softmax(s): to s goes g (p sum(q) - q), to q goes -g ln p.
 void vjp_log_loss_soft_scores(Builder& b, const VjpArgs& args) {
-  if (!args.wanted[0] && !args.wanted[1]) return;
-  const Value g = as_column(b, args.grads[0]), s = args.inputs[0], q = args.inputs[1];
-  if (args.wanted[0]) {
-    const Value all = emit(b, mul, {emit(b, softmax, {s}), sum_last(b, q)});
-    args.result[0] = emit(b, mul, {g, emit(b, sub, {all, q})});
-  }
-  if (args.wanted[1]) args.result[1] = emit(b, neg, {emit(b, mul, {g, emit(b, log_softmax, {s})})});
+  const Value g = args.grads[0], s = args.inputs[0], q = args.inputs[1];
+  if (args.wanted[0]) args.result[0] = emit(b, log_loss_soft_scores_grad, {g, s, q});
+  if (args.wanted[1])
+    args.result[1] = emit(b, neg, {emit(b, mul, {as_column(b, g), emit(b, log_softmax, {s})})});
 }
+
+void infer_log_loss_soft_scores_grad(Inference& inf) {
+  Inference loss{inf.op, inf.in.subspan(1), inf.attrs, inf.out};
+  infer_log_loss_soft_scores(loss);
+  if (!(inf.in[0] == inf.out[0]))
+    inf.shape_error("g has shape ", inf.in[0].shape, " and the loss has shape ", inf.out[0].shape,
+                    ": they must be the same.");
+  inf.out[0] = inf.in[1];
+}
+
+// r = g (p sum(q) - q) with p = softmax(s): to g goes <u, p> sum(q) - <u, q>, to s what softmax passes on of
+// g sum(q) u, to q goes g (<u, p> - u).
+void vjp_log_loss_soft_scores_grad(Builder& b, const VjpArgs& args) {
+  const Value u = args.grads[0], s = args.inputs[1], q = args.inputs[2];
+  const Value g = as_column(b, args.inputs[0]), p = emit(b, softmax, {s});
+  const Value all = sum_last(b, q), up = sum_last(b, emit(b, mul, {u, p}));
+  if (args.wanted[0]) {
+    const Value to_g = emit(b, sub, {emit(b, mul, {up, all}), sum_last(b, emit(b, mul, {u, q}))});
+    args.result[0] = reshape_to(b, to_g, args.inputs[0].spec->shape);
+  }
+  if (args.wanted[1]) args.result[1] = emit(b, softmax_grad, {emit(b, mul, {u, emit(b, mul, {g, all})}), p});
+  if (args.wanted[2]) args.result[2] = emit(b, mul, {g, emit(b, sub, {up, u})});
+}
+
+void infer_log_loss_soft_scores_both(Inference& inf) {
+  infer_log_loss_soft_scores(inf);
+  if (!(inf.in[2] == inf.out[0]))
+    inf.shape_error("g has shape ", inf.in[2].shape, " and the loss has shape ", inf.out[0].shape,
+                    ": they must be the same.");
+  inf.out[1] = inf.out[0];
+  inf.out[0] = inf.in[0];
+}
+
+const Joining of_scores = {.grad = &log_loss_scores_grad, .into = &log_loss_scores_both};
+const Joining of_soft_scores = {.grad = &log_loss_soft_scores_grad, .into = &log_loss_soft_scores_both};
 
 const Fusion soft_of_softmax = {.producer = &softmax, .input = 0, .into = &log_loss_soft_scores};
 const Fusion of_softmax = {.producer = &softmax, .input = 0, .into = &log_loss_scores};
@@ -153,6 +196,7 @@ const Op log_loss_scores = {.name = "log_loss_scores",
                             .cpu = EDF_CPU_KERNEL(log_loss_scores_kernel),
                             .cuda = EDF_CUDA_KERNEL(log_loss_scores_kernel),
                             .vjp = vjp_log_loss_scores,
+                            .joins = &of_scores,
                             .flags = op_checks};
 
 const Op log_loss_scores_grad = {.name = "log_loss_scores_grad",
@@ -163,6 +207,15 @@ const Op log_loss_scores_grad = {.name = "log_loss_scores_grad",
                                  .vjp = vjp_log_loss_scores_grad,
                                  .inplace = 1,
                                  .flags = op_internal};
+
+const Op log_loss_scores_both = {.name = "log_loss_scores_both",
+                                 .arity = 3,
+                                 .infer = infer_log_loss_scores_both,
+                                 .cpu = EDF_CPU_KERNEL(log_loss_scores_both_kernel),
+                                 .cuda = EDF_CUDA_KERNEL(log_loss_scores_both_kernel),
+                                 .inplace = 0,
+                                 .flags = op_internal | op_checks | op_no_grad,
+                                 .outputs = 2};
 
 const Op log_loss_soft = {.name = "log_loss_soft",
                           .arity = 2,
@@ -186,7 +239,26 @@ const Op log_loss_soft_scores = {.name = "log_loss_soft_scores",
                                  .infer = infer_log_loss_soft_scores,
                                  .cpu = EDF_CPU_KERNEL(log_loss_soft_scores_kernel),
                                  .cuda = EDF_CUDA_KERNEL(log_loss_soft_scores_kernel),
-                                 .vjp = vjp_log_loss_soft_scores};
+                                 .vjp = vjp_log_loss_soft_scores,
+                                 .joins = &of_soft_scores};
+
+const Op log_loss_soft_scores_grad = {.name = "log_loss_soft_scores_grad",
+                                      .arity = 3,
+                                      .infer = infer_log_loss_soft_scores_grad,
+                                      .cpu = EDF_CPU_KERNEL(log_loss_soft_scores_grad_kernel),
+                                      .cuda = EDF_CUDA_KERNEL(log_loss_soft_scores_grad_kernel),
+                                      .vjp = vjp_log_loss_soft_scores_grad,
+                                      .inplace = 1,
+                                      .flags = op_internal};
+
+const Op log_loss_soft_scores_both = {.name = "log_loss_soft_scores_both",
+                                      .arity = 3,
+                                      .infer = infer_log_loss_soft_scores_both,
+                                      .cpu = EDF_CPU_KERNEL(log_loss_soft_scores_both_kernel),
+                                      .cuda = EDF_CUDA_KERNEL(log_loss_soft_scores_both_kernel),
+                                      .inplace = 0,
+                                      .flags = op_internal | op_no_grad,
+                                      .outputs = 2};
 
 }  // namespace ops
 }  // namespace edfcore

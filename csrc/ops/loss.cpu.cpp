@@ -14,6 +14,122 @@ double weighted(T weight, T x) {
   return weight == T(0) ? 0.0 : product;
 }
 
+// What is to be made of scores: their gradient, from that of the loss, which may take their memory; and the
+// loss. Null, or without data: not that one.
+struct Wanted {
+  const View *g, *grad, *loss;
+};
+
+template <class T>
+T* data_of(const View* view) {
+  return view ? pointer<T>(*view) : nullptr;
+}
+
+void of_scores(const View& s, const View& labels, const Wanted& wanted) {
+  const std::int64_t n = classes(s);
+  visit_floating(s.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T *from = pointer<const T>(s), *g = data_of<const T>(wanted.g);
+    T *grad = data_of<T>(wanted.grad), *loss = data_of<T>(wanted.loss);
+    short_or_long_rows<T>(
+        labels.size, n, softmax_work,
+        [&](auto& few, std::int64_t first, std::int64_t count, std::int64_t room) {
+          few.load(from + first * n, n, count, room);
+          const auto top = few.each(few.max(n));
+          few.subtract(n, top.all());
+          double total[few.rows];
+          exp_short(few, n, total);
+          if (loss) {
+            const auto log_sum = logs<SameRows<decltype(few)>>(total);
+            for (std::int64_t l = 0; l < count; ++l) {
+              const std::int64_t i = first + l, y = index_at(labels, i);
+              loss[i] = in_range(y, n) ? (top.at[l] - from[i * n + y]) + log_sum.at[l] : T(0);
+            }
+          }
+          if (!grad) return;
+          const auto all = few.each(total).all();
+          for (std::int64_t c = 0; c < n; ++c) few.put(c, few.get(c) / all);
+          for (std::int64_t l = 0; l < count; ++l) {
+            const std::int64_t y = index_at(labels, first + l);
+            if (in_range(y, n)) few.at[y * few.rows + l] -= T(1);
+          }
+          const auto factors = few.load_each(g + first, count).all();
+          for (std::int64_t c = 0; c < n; ++c) few.put(c, few.get(c) * factors);
+          few.store(grad + first * n, n, count);
+        },
+        [&](std::int64_t i) {
+          const T* row = from + i * n;
+          const std::int64_t y = index_at(labels, i);
+          const bool ok = in_range(y, n);
+          if (loss) loss[i] = T(0);
+          if (!grad && !ok) return;
+          const T top = max_of(row, n), below = ok ? top - row[y] : T(0);
+          if (!grad) {
+            loss[i] = below + log_sum_exp_below(row, n, top);
+            return;
+          }
+          T* to = grad + i * n;
+          const double total = exp_row(row, to, n, top);
+          if (loss && ok) loss[i] = below + static_cast<T>(log_(total));
+          for (std::int64_t c = 0; c < n; ++c) to[c] /= static_cast<T>(total);
+          if (ok) to[y] -= T(1);
+          for (std::int64_t c = 0; c < n; ++c) to[c] *= g[i];
+        });
+  });
+}
+
+void of_soft_scores(const View& s, const View& weights, const Wanted& wanted) {
+  const std::int64_t n = classes(s);
+  visit_floating(s.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T *from = pointer<const T>(s), *towards = pointer<const T>(weights),
+            *g = data_of<const T>(wanted.g);
+    T *grad = data_of<T>(wanted.grad), *loss = data_of<T>(wanted.loss);
+    short_or_long_rows<T>(
+        wanted.g ? wanted.g->size : wanted.loss->size, n, softmax_work,
+        [=](auto& few, std::int64_t first, std::int64_t count, std::int64_t room) {
+          SameRows<decltype(few)> q;
+          few.load(from + first * n, n, count, room);
+          q.load(towards + first * n, n, count, room);
+          few.subtract(n, few.max(n));
+          double below[few.rows], weight[few.rows], total[few.rows];
+          if (loss) few.sum(n, below, [&](std::int64_t i) { return weighted(q.at[i], -few.at[i]); });
+          few.sum(n, weight, [&](std::int64_t i) { return q.at[i]; });
+          exp_short(few, n, total);
+          if (loss) {
+            const auto log_sum = logs<SameRows<decltype(few)>>(total);
+            for (std::int64_t l = 0; l < count; ++l)
+              loss[first + l] = static_cast<T>(below[l] + weight[l] * double(log_sum.at[l]));
+          }
+          if (!grad) return;
+          const auto all = few.each(total).all(), each = few.each(weight).all();
+          const auto factors = few.load_each(g + first, count).all();
+          for (std::int64_t c = 0; c < n; ++c) few.put(c, (few.get(c) / all * each - q.get(c)) * factors);
+          few.store(grad + first * n, n, count);
+        },
+        [=](std::int64_t i) {
+          const T *row = from + i * n, *q = towards + i * n;
+          const T top = max_of(row, n);
+          const double weight = sum_of(q, n);
+          double below = 0;
+          if (loss) below = fold<SumFold, T>(n, [=](std::int64_t c) { return weighted(q[c], top - row[c]); });
+          const auto lost = [&](T log_sum) {
+            return static_cast<T>(below + (n > 0 ? weight * double(log_sum) : 0.0));
+          };
+          if (!grad) {
+            loss[i] = lost(log_sum_exp_below(row, n, top));
+            return;
+          }
+          T* to = grad + i * n;
+          const double total = exp_row(row, to, n, top);
+          if (loss) loss[i] = lost(static_cast<T>(log_(total)));
+          const T all = static_cast<T>(total), each = static_cast<T>(weight), factor = g[i];
+          EDF_INDEPENDENT
+          for (std::int64_t c = 0; c < n; ++c) to[c] = (to[c] / all * each - q[c]) * factor;
+        });
+  });
+}
+
 }  // namespace
 
 void log_loss_kernel(const Launch& launch) {
@@ -33,67 +149,19 @@ void log_loss_kernel(const Launch& launch) {
   });
 }
 
-void log_loss_scores_kernel(const Launch& launch) {
-  const View &s = launch.in[0], &labels = launch.in[1];
-  const std::int64_t n = classes(s);
-  check_indices(launch, 1, n);
-  visit_floating(s.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const T* from = pointer<const T>(s);
-    T* loss = pointer<T>(launch.out[0]);
-    short_or_long_rows<T>(
-        labels.size, n, softmax_work,
-        [&](auto& few, std::int64_t first, std::int64_t count, std::int64_t room) {
-          few.load(from + first * n, n, count, room);
-          const auto top = few.each(few.max(n));
-          few.subtract(n, top.all());
-          const auto log_sum = log_sum_exp_short(few, n);
-          for (std::int64_t l = 0; l < count; ++l) {
-            const std::int64_t i = first + l, y = index_at(labels, i);
-            loss[i] = in_range(y, n) ? (top.at[l] - from[i * n + y]) + log_sum.at[l] : T(0);
-          }
-        },
-        [&](std::int64_t i) {
-          const T* row = from + i * n;
-          const std::int64_t y = index_at(labels, i);
-          loss[i] = T(0);
-          if (!in_range(y, n)) return;
-          const T top = max_of(row, n);
-          loss[i] = (top - row[y]) + log_sum_exp_below(row, n, top);
-        });
-  });
+void log_loss_scores_kernel(const Launch& l) {
+  check_indices(l, 1, classes(l.in[0]));
+  of_scores(l.in[0], l.in[1], {nullptr, nullptr, &l.out[0]});
 }
 
-void log_loss_scores_grad_kernel(const Launch& launch) {
-  const View &s = launch.in[1], &labels = launch.in[2];
-  const std::int64_t n = classes(s);
-  check_indices(launch, 2, n);
-  visit_floating(s.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const T* g = pointer<const T>(launch.in[0]);
-    const T* from = pointer<const T>(s);
-    T* out = pointer<T>(launch.out[0]);
-    short_or_long_rows<T>(
-        labels.size, n, softmax_work,
-        [&](auto& few, std::int64_t first, std::int64_t count, std::int64_t room) {
-          few.load(from + first * n, n, count, room);
-          softmax_short(few, n);
-          for (std::int64_t l = 0; l < count; ++l) {
-            const std::int64_t y = index_at(labels, first + l);
-            if (in_range(y, n)) few.at[y * few.rows + l] -= T(1);
-          }
-          const auto factors = few.load_each(g + first, count).all();
-          for (std::int64_t c = 0; c < n; ++c) few.put(c, few.get(c) * factors);
-          few.store(out + first * n, n, count);
-        },
-        [&](std::int64_t i) {
-          T* row = out + i * n;
-          const std::int64_t y = index_at(labels, i);
-          softmax_row(from + i * n, row, n);
-          if (in_range(y, n)) row[y] -= T(1);
-          for (std::int64_t c = 0; c < n; ++c) row[c] *= g[i];
-        });
-  });
+void log_loss_scores_grad_kernel(const Launch& l) {
+  check_indices(l, 2, classes(l.in[1]));
+  of_scores(l.in[1], l.in[2], {&l.in[0], &l.out[0], nullptr});
+}
+
+void log_loss_scores_both_kernel(const Launch& l) {
+  check_indices(l, 1, classes(l.in[0]));
+  of_scores(l.in[0], l.in[1], {&l.in[2], &l.out[0], &l.out[1]});
 }
 
 // A class of weight 0 adds nothing, however improbable: 0 ln 0 is 0.
@@ -146,37 +214,16 @@ void log_loss_soft_grad_kernel(const Launch& launch) {
   });
 }
 
-void log_loss_soft_scores_kernel(const Launch& launch) {
-  const View &s = launch.in[0], &loss = launch.out[0];
-  const std::int64_t n = classes(s);
-  visit_floating(s.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const T* from = pointer<const T>(s);
-    const T* weights = pointer<const T>(launch.in[1]);
-    T* to = pointer<T>(loss);
-    short_or_long_rows<T>(
-        loss.size, n, softmax_work,
-        [=](auto& few, std::int64_t first, std::int64_t count, std::int64_t room) {
-          SameRows<decltype(few)> q;
-          few.load(from + first * n, n, count, room);
-          q.load(weights + first * n, n, count, room);
-          few.subtract(n, few.max(n));
-          double below[few.rows], all[few.rows];
-          few.sum(n, below, [&](std::int64_t i) { return weighted(q.at[i], -few.at[i]); });
-          few.sum(n, all, [&](std::int64_t i) { return q.at[i]; });
-          const auto log_sum = log_sum_exp_short(few, n);
-          for (std::int64_t l = 0; l < count; ++l)
-            to[first + l] = static_cast<T>(below[l] + all[l] * double(log_sum.at[l]));
-        },
-        [=](std::int64_t i) {
-          const T *row = from + i * n, *q = weights + i * n;
-          const T top = max_of(row, n);
-          const double below =
-              fold<SumFold, T>(n, [=](std::int64_t c) { return weighted(q[c], top - row[c]); });
-          const double rest = n > 0 ? sum_of(q, n) * double(log_sum_exp_below(row, n, top)) : 0.0;
-          to[i] = static_cast<T>(below + rest);
-        });
-  });
+void log_loss_soft_scores_kernel(const Launch& l) {
+  of_soft_scores(l.in[0], l.in[1], {nullptr, nullptr, &l.out[0]});
+}
+
+void log_loss_soft_scores_grad_kernel(const Launch& l) {
+  of_soft_scores(l.in[1], l.in[2], {&l.in[0], &l.out[0], nullptr});
+}
+
+void log_loss_soft_scores_both_kernel(const Launch& l) {
+  of_soft_scores(l.in[0], l.in[1], {&l.in[2], &l.out[0], &l.out[1]});
 }
 
 }  // namespace edfcore::EDF_ISA

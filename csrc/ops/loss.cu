@@ -30,48 +30,33 @@ struct Labels {
 
 Labels labels_of(const View& view) { return {view.data, view.dtype}; }
 
-template <class Shape, class T>
+// The loss of scores, and their gradient from that of the loss; `out` may be `s` itself.
+template <class Shape, bool Loss, bool Grad, class T>
 __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
-    log_loss_scores_rows(const T* s, Labels labels, T* loss, Reporter reporter, Rows rows) {
+    log_loss_scores_rows(const T* s, Labels labels, const T* g, T* out, T* loss, Reporter reporter,
+                         Rows rows) {
   const auto p = part_of<Shape>(rows);
-  s += p.row * rows.cols;
-  const bool writes = p.live && p.lane == 0;
-  const std::int64_t label = writes ? labels[p.row] : 0;
+  const bool first = p.live && p.lane == 0;
+  const std::int64_t label = (Grad ? p.live : first) ? labels[p.row] : 0;
   const bool ok = 0 <= label && label < rows.cols;
-  const T score = writes && ok ? s[label] : T(0);
+  if (first && !ok) reporter.report(p.row, label, rows.cols);
+  s += p.row * rows.cols;
+  const T score = Loss && first && ok ? s[label] : T(0);
+  const T scale = Grad && p.live ? g[p.row] : T(0);
+  if constexpr (Grad) out += p.row * rows.cols;
+  [[maybe_unused]] const auto at_label = p.number_of(label);
   MaxSum<T> m;
   if constexpr (Shape::n > 0) {
     T kept[Shape::n];
-    m = max_sum<Shape, false>(kept, s, p);
-  } else {
-    m = max_sum_online(s, p, [](auto&, std::int64_t) {});
-  }
-  if (!writes) return;
-  if (!ok) reporter.report(p.row, label, rows.cols);
-  loss[p.row] = ok ? (m.max - score) + log_(m.sum) : T(0);
-}
-
-// `out` may be `s` itself.
-template <class Shape, class T>
-__global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
-    log_loss_scores_grad_rows(const T* g, const T* s, Labels labels, T* out, Reporter reporter, Rows rows) {
-  const auto p = part_of<Shape>(rows);
-  const T scale = p.live ? g[p.row] : T(0);
-  const std::int64_t label = p.live ? labels[p.row] : 0;
-  if (p.live && p.lane == 0 && (label < 0 || label >= rows.cols)) reporter.report(p.row, label, rows.cols);
-  s += p.row * rows.cols;
-  out += p.row * rows.cols;
-  const auto at_label = p.number_of(label);
-  if constexpr (Shape::n > 0) {
-    T kept[Shape::n];
-    const MaxSum<T> m = max_sum<Shape, true>(kept, s, p);
+    m = max_sum<Shape, Grad>(kept, s, p);
     const T by = T(1) / m.sum;
-    store_row<Shape, Shape::n>(
-        out, p, 0, [&](int i) { return (i == at_label ? kept[i] * by - T(1) : kept[i] * by) * scale; });
-  } else {
+    if constexpr (Grad)
+      store_row<Shape, Shape::n>(
+          out, p, 0, [&](int i) { return (i == at_label ? kept[i] * by - T(1) : kept[i] * by) * scale; });
+  } else if constexpr (Grad) {
     constexpr int packs = span_packs<1>, n = packs * Shape::v;
     const Kept<Shape, T> kept(rows, p, 0);
-    const MaxSum<T> m = max_sum_online(s, p, [&](const T(&span)[n], std::int64_t q) { kept.put(span, q); });
+    m = max_sum_online(s, p, [&](const T(&span)[n], std::int64_t q) { kept.put(span, q); });
     const T by = T(1) / m.sum;
     for (std::int64_t q = (spans_of<Shape, 1>(p) - 1) * packs; q >= 0; q -= packs) {
       T span[n];
@@ -81,7 +66,10 @@ __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
         return (q * Shape::v + i == at_label ? probability - T(1) : probability) * scale;
       });
     }
+  } else {
+    m = max_sum_online(s, p, [](auto&, std::int64_t) {});
   }
+  if (Loss && first) loss[p.row] = ok ? (m.max - score) + log_(m.sum) : T(0);
 }
 
 // Of a row: the sum of exponentials, that of the weights, and that of weights by terms.
@@ -115,26 +103,74 @@ __global__ void __launch_bounds__(block_threads, roomy)
   if (row < rows && threadIdx.x % Lanes == 0) loss[row] = static_cast<T>(-sum);
 }
 
-template <int Lanes, class T>
-__global__ void __launch_bounds__(block_threads, roomy)
-    log_loss_soft_scores_rows(const T* s, const T* q, T* loss, std::int64_t rows, std::int64_t cols) {
-  const std::int64_t row = thread_number() / Lanes, first = row * cols;
-  const std::int64_t lane = static_cast<std::int64_t>(threadIdx.x % Lanes), end = row < rows ? cols : 0;
-  T top = T(-INFINITY);
-  for (std::int64_t c = lane; c < end; c += Lanes) top = larger_number(top, s[first + c]);
-  top = combine<Lanes>(top, LargerNumber{});
+template <class T>
+__device__ inline Sums plus_term(Sums sums, T weight, T below) {
+  sums.exponentials += static_cast<double>(exp_(below));
+  sums.weights += static_cast<double>(weight);
+  if (weight != T(0)) sums.terms -= static_cast<double>(weight) * static_cast<double>(below);
+  return sums;
+}
+
+template <class Shape, bool Loss, bool Grad, class T>
+__global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
+    log_loss_soft_scores_rows(const T* s, const T* q, const T* g, T* out, T* loss, Rows rows) {
+  const auto p = part_of<Shape>(rows);
+  const T scale = Grad && p.live ? g[p.row] : T(0);
+  s += p.row * rows.cols;
+  q += p.row * rows.cols;
+  if constexpr (Grad) out += p.row * rows.cols;
   Sums sums{0, 0, 0};
-  for (std::int64_t c = lane; c < end; c += Lanes) {
-    const T weight = q[first + c], below = top - s[first + c];
-    sums.exponentials += static_cast<double>(exp_(-below));
-    sums.weights += static_cast<double>(weight);
-    if (weight != T(0)) sums.terms += static_cast<double>(weight) * static_cast<double>(below);
+  T top = T(-INFINITY);
+  const auto slope = [&](T below, T weight) {
+    const T by = T(1) / static_cast<T>(sums.exponentials);
+    return (exp_(below) * by * static_cast<T>(sums.weights) - weight) * scale;
+  };
+  if constexpr (Shape::n > 0) {
+    T below[Shape::n], weight[Shape::n];
+    load_row(below, s, p, 0, T(-INFINITY));
+    load_row(weight, q, p, 0, T(0));
+    EDF_UNROLL
+    for (int i = 0; i < Shape::n; ++i) top = larger_number(top, below[i]);
+    top = combine<Shape::lanes>(top, LargerNumber{});
+    EDF_UNROLL
+    for (int i = 0; i < Shape::n; ++i) sums = plus_term(sums, weight[i], below[i] -= top);
+    sums = combine<Shape::lanes>(sums, AddSums{});
+    if constexpr (Grad)
+      store_row<Shape, Shape::n>(out, p, 0, [&](int i) { return slope(below[i], weight[i]); });
+  } else {
+    constexpr int packs = span_packs<2>, n = packs * Shape::v;
+    const std::int64_t end = spans_of<Shape, 2>(p) * packs;
+    const Kept<Shape, T> scores(rows, p, 0), weights(rows, p, 1);
+    for (std::int64_t i = 0; i < end; i += packs) {
+      T span[n];
+      load_row(span, q, p, i, T(0));
+      weights.put(span, i);
+      load_row(span, s, p, i, T(-INFINITY));
+      scores.put(span, i);
+      EDF_UNROLL
+      for (const T each : span) top = larger_number(top, each);
+    }
+    top = combine<Shape::lanes>(top, LargerNumber{});
+    const auto get = [&](T(&below)[n], T(&weight)[n], std::int64_t i) {
+      scores.get(below, s, p, i, T(-INFINITY));
+      weights.get(weight, q, p, i, T(0));
+      EDF_UNROLL
+      for (T& each : below) each -= top;
+    };
+    T below[n], weight[n];
+    for (std::int64_t i = 0; i < end; i += packs) {
+      get(below, weight, i);
+      EDF_UNROLL
+      for (int j = 0; j < n; ++j) sums = plus_term(sums, weight[j], below[j]);
+    }
+    sums = combine<Shape::lanes>(sums, AddSums{});
+    for (std::int64_t i = Grad ? end - packs : -1; i >= 0; i -= packs) {
+      get(below, weight, i);
+      store_row<Shape, n>(out, p, i, [&](int j) { return slope(below[j], weight[j]); });
+    }
   }
-  sums = combine<Lanes>(sums, AddSums{});
-  if (end > 0 && lane == 0)
-    loss[row] = static_cast<T>(sums.terms + sums.weights * log_(sums.exponentials));
-  else if (row < rows && lane == 0)
-    loss[row] = T(0);
+  if (Loss && p.live && p.lane == 0)
+    loss[p.row] = rows.cols > 0 ? static_cast<T>(sums.terms + sums.weights * log_(sums.exponentials)) : T(0);
 }
 
 template <class T>
@@ -154,6 +190,63 @@ void visit_soft_lanes(std::int64_t cols, const Body& body) {
   body(std::integral_constant<int, 256>{});
 }
 
+// What is to be made of scores: their gradient `out`, from that of the loss, and the loss. Null: not that
+// one.
+struct Wanted {
+  const void* g;
+  void *out, *loss;
+};
+
+template <bool... Values>
+struct Flags {};
+
+// Calls body(Flags<Loss, Grad>) for those that are wanted.
+template <class Body>
+void visit_wanted(const Wanted& wanted, const Body& body) {
+  if (wanted.loss && wanted.out) return body(Flags<true, true>{});
+  if (wanted.out) return body(Flags<false, true>{});
+  if (wanted.loss) body(Flags<true, false>{});
+}
+
+// The scores and the labels are inputs `scores` and the next.
+void of_scores(const Launch& l, int scores, const Wanted& wanted) {
+  const View &s = l.in[scores], &labels = l.in[scores + 1];
+  if (labels.size == 0) return;
+  visit_floating(s.dtype, [&](auto t) {
+    using T = decltype(t);
+    visit_row_shape<T, 1>(row_size_of(s), [&](auto shape) {
+      using Shape = decltype(shape);
+      visit_wanted(wanted, [&]<bool Loss, bool Grad>(Flags<Loss, Grad>) {
+        launch_rows<Shape, 1, T>(l, log_loss_scores_rows<Shape, Loss, Grad, T>,
+                                 rows_of<Shape, T>(labels.size, s, {s.data, wanted.out}), pointer<const T>(s),
+                                 labels_of(labels), static_cast<const T*>(wanted.g),
+                                 static_cast<T*>(wanted.out), static_cast<T*>(wanted.loss),
+                                 reporter(l, scores + 1));
+      });
+    });
+  });
+}
+
+// The same with weights for labels.
+void of_soft_scores(const Launch& l, int scores, const Wanted& wanted) {
+  const View &s = l.in[scores], &weights = l.in[scores + 1];
+  const std::int64_t rows = wanted.g ? l.in[scores == 0 ? 2 : 0].size : l.out[0].size;
+  if (rows == 0) return;
+  visit_floating(s.dtype, [&](auto t) {
+    using T = decltype(t);
+    visit_row_shape<T, 2>(row_size_of(s), [&](auto shape) {
+      using Shape = decltype(shape);
+      visit_wanted(wanted, [&]<bool Loss, bool Grad>(Flags<Loss, Grad>) {
+        launch_rows<Shape, 2, T>(l, log_loss_soft_scores_rows<Shape, Loss, Grad, T>,
+                                 rows_of<Shape, T>(rows, s, {s.data, weights.data, wanted.out}),
+                                 pointer<const T>(s), pointer<const T>(weights),
+                                 static_cast<const T*>(wanted.g), static_cast<T*>(wanted.out),
+                                 static_cast<T*>(wanted.loss));
+      });
+    });
+  });
+}
+
 }  // namespace
 
 void log_loss_kernel(const Launch& l) {
@@ -170,33 +263,12 @@ void log_loss_kernel(const Launch& l) {
   });
 }
 
-void log_loss_scores_kernel(const Launch& l) {
-  const View& s = l.in[0];
-  if (l.out[0].size == 0) return;
-  visit_floating(s.dtype, [&](auto t) {
-    using T = decltype(t);
-    visit_row_shape<T, 1>(row_size_of(s), [&](auto shape) {
-      using Shape = decltype(shape);
-      launch_rows<Shape, 1, T>(l, log_loss_scores_rows<Shape, T>,
-                               rows_of<Shape, T>(l.out[0].size, s, {s.data}), pointer<const T>(s),
-                               labels_of(l.in[1]), pointer<T>(l.out[0]), reporter(l, 1));
-    });
-  });
-}
-
+void log_loss_scores_kernel(const Launch& l) { of_scores(l, 0, {nullptr, nullptr, pointer<void>(l.out[0])}); }
 void log_loss_scores_grad_kernel(const Launch& l) {
-  const View &s = l.in[1], &out = l.out[0];
-  if (l.in[2].size == 0) return;
-  visit_floating(out.dtype, [&](auto t) {
-    using T = decltype(t);
-    visit_row_shape<T, 1>(row_size_of(s), [&](auto shape) {
-      using Shape = decltype(shape);
-      launch_rows<Shape, 1, T>(l, log_loss_scores_grad_rows<Shape, T>,
-                               rows_of<Shape, T>(l.in[2].size, s, {s.data, out.data}),
-                               pointer<const T>(l.in[0]), pointer<const T>(s), labels_of(l.in[2]),
-                               pointer<T>(out), reporter(l, 2));
-    });
-  });
+  of_scores(l, 1, {pointer<void>(l.in[0]), pointer<void>(l.out[0]), nullptr});
+}
+void log_loss_scores_both_kernel(const Launch& l) {
+  of_scores(l, 0, {pointer<void>(l.in[2]), pointer<void>(l.out[0]), pointer<void>(l.out[1])});
 }
 
 void log_loss_soft_kernel(const Launch& l) {
@@ -213,16 +285,13 @@ void log_loss_soft_kernel(const Launch& l) {
 }
 
 void log_loss_soft_scores_kernel(const Launch& l) {
-  const std::int64_t rows = l.out[0].size, cols = row_size_of(l.in[0]);
-  if (rows == 0) return;
-  visit_floating(l.out[0].dtype, [&](auto t) {
-    using T = decltype(t);
-    visit_soft_lanes(cols, [&](auto lanes) {
-      constexpr int L = decltype(lanes)::value;
-      launch(log_loss_soft_scores_rows<L, T>, blocks_for(rows, block_threads / L), block_threads, 0, l.stream,
-             pointer<const T>(l.in[0]), pointer<const T>(l.in[1]), pointer<T>(l.out[0]), rows, cols);
-    });
-  });
+  of_soft_scores(l, 0, {nullptr, nullptr, pointer<void>(l.out[0])});
+}
+void log_loss_soft_scores_grad_kernel(const Launch& l) {
+  of_soft_scores(l, 1, {pointer<void>(l.in[0]), pointer<void>(l.out[0]), nullptr});
+}
+void log_loss_soft_scores_both_kernel(const Launch& l) {
+  of_soft_scores(l, 0, {pointer<void>(l.in[2]), pointer<void>(l.out[0]), pointer<void>(l.out[1])});
 }
 
 void log_loss_soft_grad_kernel(const Launch& l) {

@@ -81,8 +81,8 @@ struct Sharing {
 };
 
 // "The sum of what steps of this op make and of something else is one step": `into` takes that first, and
-// then each step's inputs, of no more steps than `most` says; 0: none. They have the same dtypes, shapes and
-// attrs.
+// then each step's inputs, of no more steps than `most` says; 0, or no `most`: none. They have the same
+// dtypes, shapes and attrs.
 //
 // "So is a parameter's descent along what this op makes": `descent` takes the parameter, and then this op's
 // inputs.
@@ -91,6 +91,14 @@ struct Accumulation {
   std::int64_t (*most)(std::span<const Spec> in, const Attrs&, DeviceType) = nullptr;
   const Op* descent = nullptr;
   bool (*descends)(std::span<const Spec> in, const Attrs&, DeviceType) = nullptr;
+};
+
+// "A step of this op and the one that takes its gradient back are one step": `grad` takes the gradient of the
+// output, and then this op's inputs; `into` takes those inputs, and then that gradient, and makes what `grad`
+// makes, and then what this op makes. None of them has attrs.
+struct Joining {
+  const Op* grad = nullptr;
+  const Op* into = nullptr;
 };
 
 enum OpFlags : std::uint32_t {
@@ -103,7 +111,7 @@ enum OpFlags : std::uint32_t {
   op_checks = 1u << 7,     // the kernel looks for errors in the data, and runs though nobody reads its output
   op_sums = 1u << 8,       // the output is the sum of the two inputs
   op_descends = 1u << 10,  // moves a parameter, input 0, along its gradient, input 1
-  op_finishes = 1u << 9,   // the CPU kernel calls Launch::tail as parts of its output are complete
+  op_finishes = 1u << 9,   // the CPU kernel calls Launch::tail as parts of output 0 are complete
   op_producer = 1u << 5,  // some op fuses with it, so a node keeps its inputs even when no gradient is wanted
 };
 
@@ -122,8 +130,9 @@ struct Op {
   const Fusion* fuses = nullptr;
   const Sharing* shares = nullptr;
   const Accumulation* accumulates = nullptr;
+  const Joining* joins = nullptr;
   std::uint32_t flags = 0;
-  std::int32_t outputs = 1;
+  std::int32_t outputs = 1;  // of several, a kernel leaves out those without data, which nobody reads
   std::uint32_t unread =
       0;  // bit i: the kernel does not read input i, which is there for its vjp and its shape
   std::int32_t numbers_from = 0;  // op_takes_numbers: the first input that may be a number or lend its dtype

@@ -27,6 +27,7 @@
   X(argmax)                         /* (x; ints = {axis}, keepdims): int64; the first of ties */          \
   X(max_mask)                       /* (x; ints = axes): internal; 1/ties where x is its group's maximum */ \
   X(sum_to)                         /* (x; ints = shape): internal; undoes broadcasting from shape */      \
+  X(sum_to_sgd)                     /* (p, x; ints = shape, scalar): internal; p -= scalar * sum_to(x), in place */ \
   X(broadcast_to)                   /* (x; ints = shape) */                                               \
   X(matmul)                         /* (a, b; trans_a, trans_b): 2-D, or batches of such */                \
   X(matmul_sum)                     /* (c, a, b, ...; trans_a, trans_b): internal; c + a b + ... */         \
@@ -47,9 +48,12 @@
   X(log_loss)                       /* (p, y): -log p[.., y]; p (..., C), y (...) */                       \
   X(log_loss_scores)                /* (s, y): -log softmax(s)[.., y] */                                   \
   X(log_loss_scores_grad)           /* (g, s, y): internal; (softmax(s) - onehot(y)) * g[.., None] */      \
+  X(log_loss_scores_both)           /* (s, y, g): internal; log_loss_scores_grad and log_loss_scores */    \
   X(log_loss_soft)                  /* (p, q): -<q, log p>; p, q (..., C) */                                \
   X(log_loss_soft_grad)             /* (g, p, q): internal; -g[.., None] * q / p */                        \
   X(log_loss_soft_scores)           /* (s, q): -<q, log softmax(s)> */                                     \
+  X(log_loss_soft_scores_grad)      /* (g, s, q): internal; (softmax(s) * sum(q) - q) * g[.., None] */     \
+  X(log_loss_soft_scores_both)      /* (s, q, g): internal; log_loss_soft_scores_grad and log_loss_soft_scores */ \
   X(sgd)                            /* (p, g; scalar): p -= scalar * g, in place; skipped when status is set */ \
   X(momentum)                       /* (p, g, m; scalar = rate, scalar2 = decay): internal; m = decay m + g, p -= rate m */ \
   X(adam)                           /* (p, g, m, v, (beta1, beta2, epsilon); scalar, scalar2): internal; see update.cpp */

@@ -16,6 +16,7 @@ EDF_KERNEL(max)
 EDF_KERNEL(min)
 EDF_KERNEL(max_mask)
 EDF_KERNEL(sum_to)
+EDF_KERNEL(sum_to_sgd)
 EDF_KERNEL(broadcast_to)
 
 namespace ops {
@@ -113,6 +114,13 @@ void infer_sum_to(Inference& inf) {
   inf.out[0] = {inf.in[0].dtype, to};
 }
 
+void infer_sum_to_sgd(Inference& inf) {
+  Inference summed{inf.op, inf.in.subspan(1), inf.attrs, inf.out};
+  infer_sum_to(summed);
+  if (!(inf.in[0] == inf.out[0]))
+    inf.shape_error("p has shape ", inf.in[0].shape, " and the sum has shape ", inf.out[0].shape, ".");
+}
+
 void infer_broadcast_to(Inference& inf) {
   const Shape &x = inf.in[0].shape, to = asked_shape(inf);
   if (!broadcasts(x, to))
@@ -192,6 +200,15 @@ std::int64_t scratch_reduce(std::span<const Spec> in, std::span<const Spec> out,
   return parts > 1 ? parts * outputs * 8 : 0;
 }
 
+std::int64_t scratch_sum_to_sgd(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
+                                DeviceType device) {
+  return scratch_reduce(in.subspan(1), out, attrs, device);
+}
+
+bool descends(std::span<const Spec>, const Attrs&, DeviceType) { return true; }
+
+const Accumulation along_sum = {.descent = &sum_to_sgd, .descends = descends};
+
 // What var accumulates takes four times as much.
 std::int64_t scratch_var(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
                          DeviceType device) {
@@ -254,7 +271,16 @@ const Op sum_to = {.name = "sum_to",
                    .cuda = EDF_CUDA_KERNEL(sum_to_kernel),
                    .vjp = vjp_sum_to,
                    .scratch = scratch_reduce,
+                   .accumulates = &along_sum,
                    .flags = op_internal};
+
+const Op sum_to_sgd = {.name = "sum_to_sgd",
+                       .arity = 2,
+                       .infer = infer_sum_to_sgd,
+                       .cpu = EDF_CPU_KERNEL(sum_to_sgd_kernel),
+                       .cuda = EDF_CUDA_KERNEL(sum_to_sgd_kernel),
+                       .scratch = scratch_sum_to_sgd,
+                       .flags = op_internal | op_mutates | op_no_grad};
 
 const Op broadcast_to = {.name = "broadcast_to",
                          .arity = 1,

@@ -176,11 +176,11 @@ void reduce_short(const T* x, std::int64_t outputs, std::int64_t n, const Put& p
       [](std::int64_t) {});
 }
 
-// put(output, acc) for every output.
+// put(output, acc) for every output, of which there are as many as of the kernel's.
 template <class Fold, class T, class Put>
-void reduce(const Launch& launch, const bool* is_reduced, const Put& put) {
-  const Reduction r(launch.in[0], is_reduced);
-  const T* x = pointer<const T>(launch.in[0]);
+void reduce(const Launch& launch, const View& terms_of_all, const bool* is_reduced, const Put& put) {
+  const Reduction r(terms_of_all, is_reduced);
+  const T* x = pointer<const T>(terms_of_all);
   const std::int64_t outputs = launch.out[0].size, terms = r.reduced.size(), units = r.units();
   if constexpr (T(1) / T(2) != T(0))  // no vectors of integers are at hand
     if (r.short_rows()) return reduce_short<Fold>(x, outputs, terms, put);
@@ -236,7 +236,8 @@ void sum_kernel(const Launch& launch) {
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
     T* y = pointer<T>(launch.out[0]);
-    reduce<SumFold, T>(launch, is_reduced, [=](std::int64_t i, double acc) { y[i] = static_cast<T>(acc); });
+    reduce<SumFold, T>(launch, launch.in[0], is_reduced,
+                       [=](std::int64_t i, double acc) { y[i] = static_cast<T>(acc); });
   });
 }
 
@@ -249,7 +250,7 @@ void mean_kernel(const Launch& launch) {
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
     T* y = pointer<T>(launch.out[0]);
-    reduce<SumFold, T>(launch, is_reduced,
+    reduce<SumFold, T>(launch, launch.in[0], is_reduced,
                        [=](std::int64_t i, double acc) { y[i] = static_cast<T>(acc / n); });
   });
 }
@@ -260,7 +261,7 @@ void max_kernel(const Launch& launch) {
   visit_numeric(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
     T* y = pointer<T>(launch.out[0]);
-    reduce<MaxFold, T>(launch, is_reduced, [=](std::int64_t i, T acc) { y[i] = acc; });
+    reduce<MaxFold, T>(launch, launch.in[0], is_reduced, [=](std::int64_t i, T acc) { y[i] = acc; });
   });
 }
 
@@ -270,7 +271,7 @@ void min_kernel(const Launch& launch) {
   visit_numeric(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
     T* y = pointer<T>(launch.out[0]);
-    reduce<MinFold, T>(launch, is_reduced, [=](std::int64_t i, T acc) { y[i] = acc; });
+    reduce<MinFold, T>(launch, launch.in[0], is_reduced, [=](std::int64_t i, T acc) { y[i] = acc; });
   });
 }
 
@@ -284,7 +285,7 @@ void var_kernel(const Launch& launch) {
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
     T* y = pointer<T>(launch.out[0]);
-    reduce<VarFold, T>(launch, is_reduced,
+    reduce<VarFold, T>(launch, launch.in[0], is_reduced,
                        [=](std::int64_t i, Moments acc) { y[i] = static_cast<T>(acc.variance(terms)); });
   });
 }
@@ -308,17 +309,34 @@ void max_mask_kernel(const Launch& launch) {
   });
 }
 
-void sum_to_kernel(const Launch& launch) {
-  const View &x = launch.in[0], &y = launch.out[0];
+// To the shape of the kernel's output.
+template <class T, class Put>
+static void sum_to(const Launch& launch, const View& x, const Put& put) {
+  const View& y = launch.out[0];
   bool is_reduced[max_loops] = {};
   for (int i = 0; i < x.rank; ++i) {
     const int axis = i - (x.rank - y.rank);
     is_reduced[i] = axis < 0 || (y.dims[axis] == 1 && x.dims[i] != 1);
   }
-  visit_floating(y.dtype, [&](auto zero) {
+  reduce<SumFold, T>(launch, x, is_reduced, put);
+}
+
+void sum_to_kernel(const Launch& launch) {
+  visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
-    T* to = pointer<T>(y);
-    reduce<SumFold, T>(launch, is_reduced, [=](std::int64_t i, double acc) { to[i] = static_cast<T>(acc); });
+    T* to = pointer<T>(launch.out[0]);
+    sum_to<T>(launch, launch.in[0], [=](std::int64_t i, double acc) { to[i] = static_cast<T>(acc); });
+  });
+}
+
+// After bad data no parameter moves.
+void sum_to_sgd_kernel(const Launch& launch) {
+  if (launch.status->code != Status::ok) return;
+  visit_floating(launch.out[0].dtype, [&](auto zero) {
+    using T = decltype(zero);
+    T* p = pointer<T>(launch.out[0]);
+    const T rate = static_cast<T>(launch.attrs->scalar);
+    sum_to<T>(launch, launch.in[1], [=](std::int64_t i, double acc) { p[i] -= rate * static_cast<T>(acc); });
   });
 }
 

@@ -171,7 +171,19 @@ struct Identity {
 
 template <class Fold>
 void reduce_floating(const Launch& l, const bool* reduced) {
-  visit_floating(l.out[0].dtype, [&](auto t) { reduce<Fold, decltype(t)>(l, reduced); });
+  visit_floating(l.out[0].dtype, [&](auto t) { reduce<Fold, decltype(t)>(l, l.in[0], reduced); });
+}
+
+// To the shape of the kernel's output.
+template <Result Last>
+void sum_to(const Launch& l, const View& x) {
+  const View& y = l.out[0];
+  bool reduced[max_rank] = {};
+  for (int i = 0; i < x.rank; ++i) {
+    const int axis = i - (x.rank - y.rank);
+    reduced[i] = axis < 0 || (y.dims[axis] == 1 && x.dims[i] != 1);
+  }
+  visit_floating(y.dtype, [&](auto t) { reduce<SumFold, decltype(t), Last>(l, x, reduced); });
 }
 
 }  // namespace
@@ -191,19 +203,20 @@ void mean_kernel(const Launch& l) {
 void max_kernel(const Launch& l) {
   bool reduced[max_rank] = {};
   mark_axes(*l.attrs, reduced);
-  visit_numeric(l.out[0].dtype, [&](auto t) { reduce<MaxFold, decltype(t)>(l, reduced); });
+  visit_numeric(l.out[0].dtype, [&](auto t) { reduce<MaxFold, decltype(t)>(l, l.in[0], reduced); });
 }
 
 void min_kernel(const Launch& l) {
   bool reduced[max_rank] = {};
   mark_axes(*l.attrs, reduced);
-  visit_numeric(l.out[0].dtype, [&](auto t) { reduce<MinFold, decltype(t)>(l, reduced); });
+  visit_numeric(l.out[0].dtype, [&](auto t) { reduce<MinFold, decltype(t)>(l, l.in[0], reduced); });
 }
 
 void var_kernel(const Launch& l) {
   bool reduced[max_rank] = {};
   mark_axes(*l.attrs, reduced);
-  visit_floating(l.out[0].dtype, [&](auto t) { reduce<VarFold, decltype(t)>(l, reduced, l.attrs->scalar); });
+  visit_floating(l.out[0].dtype,
+                 [&](auto t) { reduce<VarFold, decltype(t)>(l, l.in[0], reduced, l.attrs->scalar); });
 }
 
 void max_mask_kernel(const Launch& l) {
@@ -218,15 +231,8 @@ void max_mask_kernel(const Launch& l) {
   });
 }
 
-void sum_to_kernel(const Launch& l) {
-  const View &x = l.in[0], &y = l.out[0];
-  bool reduced[max_rank] = {};
-  for (int i = 0; i < x.rank; ++i) {
-    const int axis = i - (x.rank - y.rank);
-    reduced[i] = axis < 0 || (y.dims[axis] == 1 && x.dims[i] != 1);
-  }
-  reduce_floating<SumFold>(l, reduced);
-}
+void sum_to_kernel(const Launch& l) { sum_to<Result::output>(l, l.in[0]); }
+void sum_to_sgd_kernel(const Launch& l) { sum_to<Result::descent>(l, l.in[1]); }
 
 void broadcast_to_kernel(const Launch& l) {
   visit_width(dtype_size(l.out[0].dtype), [&](auto t) {

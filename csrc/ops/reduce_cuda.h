@@ -46,15 +46,21 @@ struct Reduction {
   Axes kept, reduced;
   std::int64_t groups, length, chunks, per_chunk;
   double terms;  // what sums are divided by: more than `length` in the second stage
+  double rate;   // of a descent, which is left out after bad data
+  const Status* status;
 };
 
-// What becomes of an accumulator: a partial result, the output, or each term's place in a mask.
-enum class Result { partial, output, mask };
+// What becomes of an accumulator: a partial result, the output, a parameter's descent along what would be the
+// output, or each term's place in a mask.
+enum class Result { partial, output, descent, mask };
 
 template <Result R, class Fold, class Out, class Acc>
 __device__ void put(const Reduction& r, Out* out, std::int64_t group, std::int64_t chunk, Acc acc) {
   if constexpr (R == Result::partial) out[group * r.chunks + chunk] = acc;
   if constexpr (R == Result::output) out[group] = Fold::template finish<Out>(acc, r.terms);
+  if constexpr (R == Result::descent)
+    if (r.status->code == Status::ok)
+      out[group] -= static_cast<Out>(r.rate) * Fold::template finish<Out>(acc, r.terms);
 }
 
 // Joins terms first, first + step, ... before `end`, in this order. Some are loaded ahead.
@@ -171,29 +177,30 @@ inline Reduction reduction(const View& x, const bool* reduced) {
   return r;
 }
 
-template <class Fold, class T>
-void reduce(const Launch& l, const bool* reduced, double terms_less = 0) {
+template <class Fold, class T, Result Last = Result::output>
+void reduce(const Launch& l, const View& terms, const bool* reduced, double terms_less = 0) {
   using Acc = typename Fold::template Acc<T>;
-  Reduction r = reduction(l.in[0], reduced);
+  Reduction r = reduction(terms, reduced);
   if (r.groups == 0) return;
   r.terms = r.terms > terms_less ? r.terms - terms_less : 0;
+  r.rate = l.attrs->scalar;
+  r.status = l.status;
   const Acc start = Fold::template start<T>();
-  const T* x = pointer<const T>(l.in[0]);
+  const T* x = pointer<const T>(terms);
   T* out = pointer<T>(l.out[0]);
   r.chunks = l.scratch == nullptr ? 1 : reduce_chunks(r.groups, r.length);
-  if (r.chunks <= 1) return reduce_stage<Fold, Result::output>(l, r, x, out, start);
+  if (r.chunks <= 1) return reduce_stage<Fold, Last>(l, r, x, out, start);
   r.per_chunk = (r.length + r.chunks - 1) / r.chunks;
   Acc* partial = static_cast<Acc*>(l.scratch);
   reduce_stage<Fold, Result::partial>(l, r, x, partial, start);
 
-  Reduction second{};
+  Reduction second = r;
+  second.kept = second.reduced = {};
   second.kept.push_outer(r.groups, r.chunks);
   second.reduced.push_outer(r.chunks, 1);
-  second.groups = r.groups;
   second.length = second.per_chunk = r.chunks;
   second.chunks = 1;
-  second.terms = r.terms;
-  reduce_stage<Fold, Result::output>(l, second, static_cast<const Acc*>(partial), out, start);
+  reduce_stage<Fold, Last>(l, second, static_cast<const Acc*>(partial), out, start);
 }
 
 }  // namespace edfcore::cuda

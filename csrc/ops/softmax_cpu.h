@@ -21,32 +21,49 @@ void exp_short(Rows& rows, std::int64_t n) {
   rows.map(n, [](auto x) { return exp_(x); });
 }
 
-// The same for short rows, whose maxima have been subtracted and which become their exponentials.
+// Short rows, whose maxima have been subtracted, become their exponentials, with these sums.
 template <class Rows>
-typename Rows::Each log_sum_exp_short(Rows& below, std::int64_t n) {
+void exp_short(Rows& below, std::int64_t n, double (&total)[Rows::rows]) {
   exp_short(below, n);
-  double total[Rows::rows];
   Rows::sum(n, total, [&](std::int64_t i) { return below.at[i]; });
-  for (std::int64_t l = 0; l < Rows::rows; ++l) total[l] = log_(total[l]);
-  return Rows::each(total);
 }
 
-// p may be x itself.
+template <class Rows>
+typename Rows::Each logs(const double (&total)[Rows::rows]) {
+  double log[Rows::rows];
+  for (std::int64_t l = 0; l < Rows::rows; ++l) log[l] = log_(total[l]);
+  return Rows::each(log);
+}
+
+// log(sum(exp(x))) of such rows.
+template <class Rows>
+typename Rows::Each log_sum_exp_short(Rows& below, std::int64_t n) {
+  double total[Rows::rows];
+  exp_short(below, n, total);
+  return logs<Rows>(total);
+}
+
+// p = exp(x - top), and its sum; p may be x itself.
 template <class T>
-void softmax_row(const T* x, T* p, std::int64_t n) {
-  const T top = max_of(x, n);
+double exp_row(const T* x, T* p, std::int64_t n, T top) {
   EDF_INDEPENDENT
   for (std::int64_t i = 0; i < n; ++i) p[i] = exp_(x[i] - top);
-  const T total = static_cast<T>(sum_of(p, n));
+  return sum_of(p, n);
+}
+
+template <class T>
+void softmax_row(const T* x, T* p, std::int64_t n) {
+  const T total = static_cast<T>(exp_row(x, p, n, max_of(x, n)));
   for (std::int64_t i = 0; i < n; ++i) p[i] /= total;
 }
 
 template <class Rows>
 void softmax_short(Rows& rows, std::int64_t n) {
   rows.subtract(n, rows.max(n));
-  exp_short(rows, n);
-  const typename Rows::Wide total = rows.sum(n).all();
-  for (std::int64_t c = 0; c < n; ++c) rows.put(c, rows.get(c) / total);
+  double total[Rows::rows];
+  exp_short(rows, n, total);
+  const typename Rows::Wide all = Rows::each(total).all();
+  for (std::int64_t c = 0; c < n; ++c) rows.put(c, rows.get(c) / all);
 }
 
 }  // namespace edfcore::EDF_ISA

@@ -141,7 +141,10 @@ def memory_stats(device: str | None = None) -> dict[str, int]:
 
 
 def plan_stats() -> dict[str, int]:
-    """Plans of recorded graphs: hits (a graph was found again), misses (it was new), compiled (plans made)."""
+    """Plans of recorded graphs: hits (a graph was found again), misses (it was new), compiled (plans made).
+
+    And segments: how often a plan ran part of a graph that has nodes in NumPy, between two of those.
+    """
     return _core.plan_stats()
 
 
