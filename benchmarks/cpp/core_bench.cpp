@@ -37,7 +37,7 @@ Tensor random_labels(std::int64_t count, std::int64_t classes, Device device) {
 }
 
 NodeRef make(const Op& op, std::initializer_list<NodeRef> inputs, const Attrs& attrs = {}) {
-  std::vector<Edge> edges;
+  Edges edges;
   for (const NodeRef& input : inputs) edges.push_back({input, 0});
   NodeRef node = make_node(op, std::move(edges), attrs);
   node->device = node->inputs[0].node->device;

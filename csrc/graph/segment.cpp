@@ -264,7 +264,7 @@ void run_backward(const Listing& listing, const Segment& segment, SegmentPlan& p
     node_at(listing, plan.made[i].member).output.grad = std::move(made[i]);
   for (std::size_t i = 0; i < staying.size(); ++i)
     node_at(listing, plan.stay[i]).output.grad = std::move(staying[i]);
-  for (const Member& member : plan.zero) own_grad(node_at(listing, member));
+  for (const Member& member : plan.zero) node_at(listing, member).grad_elided = false;
 }
 
 }  // namespace edfcore
