@@ -100,12 +100,12 @@ void capture_site(Node& node);  // the innermost Python frame outside this packa
 void release_sites();           // of the nodes that were freed without the GIL
 void init_sites(py::module_& m);
 
-// What a class of nodes has of its own, which holds until Python changes the class.
+// What a class leaves to the engine, which holds until Python changes the class.
 struct ClassTraits {
-  bool runs = false;      // forward and backward are the engine's
-  bool receives = false;  // so is addgrad
+  bool runs = false;      // a subclass of Recorded with its forward and backward
+  bool receives = false;  // a subclass of Node with its addgrad
 };
-ClassTraits traits_of(PyTypeObject* type);  // of a subclass of Node
+ClassTraits traits_of(PyTypeObject* type);
 
 // A function of C++ as a method, and two of them as a property, of one of the types of objects.cpp.
 template <class F, class... Extra>

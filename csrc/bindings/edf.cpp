@@ -303,15 +303,18 @@ ClassTraits traits_of(PyTypeObject* type) {
   const auto original = [&](py::object Methods::*which) {
     return attribute(reinterpret_cast<PyObject*>(type), names().*which).is(originals().*which);
   };
-  const ClassTraits traits{original(&Methods::forward) && original(&Methods::backward),
-                           original(&Methods::addgrad)};
+  ClassTraits traits;
+  if (PyType_IsSubtype(type, node_type)) {
+    traits.receives = original(&Methods::addgrad);
+    traits.runs =
+        PyType_IsSubtype(type, recorded_type) && original(&Methods::forward) && original(&Methods::backward);
+  }
   slot = {type, type->tp_version_tag, traits};
   return traits;
 }
 
 Node* own_node(py::handle item) {
-  PyTypeObject* const type = Py_TYPE(item.ptr());
-  if (!PyType_IsSubtype(type, recorded_type) || !traits_of(type).runs) return nullptr;
+  if (!traits_of(Py_TYPE(item.ptr())).runs) return nullptr;
   Node& node = reinterpret_cast<NodeObject*>(item.ptr())->handle.get();
   return node.op && !node.overridden ? &node : nullptr;
 }

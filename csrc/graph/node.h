@@ -171,6 +171,7 @@ struct Node {
   bool elided = false;         // a plan has done without its value and its gradient, where it has none
   bool grad_elided = false;    // a plan of Backward has done without its gradient, where it has none
   const Op* op = nullptr;
+  const Op* ran = nullptr;     // what the last run used: `op`, or what it fuses into
   std::uint64_t mark = 0;      // the last walk that visited it
   std::uint64_t plans = 0;     // the plans that its list belongs to (graph/session.h)
   std::int32_t position = -1;  // its place in the list
@@ -179,7 +180,6 @@ struct Node {
   std::uint64_t serial = 0;
   Edges inputs;
   Attrs attrs;              // as asked; of a leaf that is assigned, `dtype` is what floating values become
-  const Op* ran = nullptr;  // what the last run used: `op`, or what it fuses into
   Site site;
   Output output;  // the first, for nearly every op the only one
 

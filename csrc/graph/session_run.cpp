@@ -20,6 +20,10 @@ void Session::elide() {
   };
   for (std::size_t i = 0; i < listing_.nodes.size(); ++i) {
     Node& node = *listing_.nodes[i];
+    if (!node.elided && !node.ran && !node.assigned && !node.has_grad) {  // just made: there is nothing yet
+      node.elided = true;
+      continue;
+    }
     if (!(plans_->nodes[i] & looked_at_value) && (node.value() || node.value().mirror)) node.value().set({});
     do_without(node, plans_->nodes[i]);
   }
