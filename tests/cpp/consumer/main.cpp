@@ -33,7 +33,7 @@ NodeRef leaf(std::initializer_list<double> values) {
 
 // Makes a node and runs it at once.
 NodeRef apply(const Op& op, std::initializer_list<NodeRef> inputs) {
-  std::vector<Edge> edges;
+  Edges edges;
   for (const NodeRef& input : inputs) edges.push_back({input, 0});
   NodeRef node = make_node(op, std::move(edges), {});
   run(*node);
