@@ -39,8 +39,7 @@ def made_action(program: Program, gene: int) -> tuple[int, str, str]:
     parameters = [leaf for leaf in program.draft.leaves if leaf.name[0] == "p"]
     leaf = f"leaf[{parameters[choose(len(parameters))].name!r}]"
     codes = [f"see({node}.value)"] * 4 + [f"see({leaf}.value)", "see(loss.value)"] * 2
-    if "reshape" not in program.draft.used:  # node by node, its value is its input's memory
-        codes += ["write()"] * 4
+    codes += ["write()"] * 4
     if place in ("Backward", "SGD"):
         codes += [f"held.append({leaf}.grad)"]
         codes += [f"see({node}.grad)", f"see({leaf}.grad)"] * 3
@@ -78,8 +77,7 @@ def made_meddling(program: Program, gene: int) -> tuple[int, str, str]:
     parameters = [leaf for leaf in program.draft.leaves if leaf.name[0] == "p"]
     leaf = f"leaf[{parameters[choose(len(parameters))].name!r}]"
     codes = [f"see({node}.value)"] * 4 + [f"see({leaf}.value)", f"see({node}.grad)", f"see({leaf}.grad)"] * 2
-    if "reshape" not in program.draft.used:  # node by node, its value is its input's memory
-        codes += ["write()"] * 2
+    codes += ["write()"] * 2
     codes += [f"held.append({node}.value)", f"held.append({leaf}.value)", "held.clear()", f"edf.keep({node})",
               f"{leaf}.value *= 0.5", "other()", "stop()"]  # fmt: skip
     if place[0] == "b" and not program.draft.nodes[number].below:

@@ -249,7 +249,8 @@ void sgd_all(const py::object& parameters, const py::object& given_rate) {
   const auto flush_ours = [&] {
     const std::vector<Node*> nodes = std::exchange(ours, {});
     const Turn turn;
-    sgd(nodes, learning_rate);
+    session().step_aside(true);  // what an SGD of somebody's own has asked for
+    session().update_now(nodes, {.rate = learning_rate});
   };
   for (std::size_t i = 0; i < items.size(); ++i) {
     if (engine_updates(items[i])) {
@@ -285,7 +286,7 @@ void sgd_one(const Handle& handle, const py::object& learning_rate) {
   const double rate = as_rate(learning_rate);
   const Turn turn;
   session().interfere(*node);
-  sgd({&node, 1}, rate);
+  session().update_now({&node, 1}, {.rate = rate});
 }
 
 }  // namespace
@@ -298,7 +299,10 @@ ClassTraits traits_of(PyTypeObject* type) {
   };
   static Known known[64];
   Known& slot = known[reinterpret_cast<std::uintptr_t>(type) / 64 % 64];
-  const bool valid = type->tp_version_tag != 0 && PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG);
+  bool valid = type->tp_version_tag != 0;
+#if PY_VERSION_HEX < 0x030c0000
+  valid &= PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG);
+#endif
   if (valid && slot.type == type && slot.version == type->tp_version_tag) return slot.traits;
   const auto original = [&](py::object Methods::*which) {
     return attribute(reinterpret_cast<PyObject*>(type), names().*which).is(originals().*which);

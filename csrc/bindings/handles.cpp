@@ -29,6 +29,7 @@ void backward_one(const Handle& handle) {
   {
     const Turn turn;
     session().interfere(node);
+    if (!node.output.grad && (node.elided || node.grad_elided)) session().look_at_grad(node);  // may be gone
     backward_step(node);
   }
   for (const Edge& edge : node.inputs)

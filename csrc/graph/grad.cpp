@@ -248,8 +248,4 @@ void update(std::span<Node* const> parameters, const Rule& rule) {
   updating.taken();
 }
 
-void sgd(std::span<Node* const> parameters, double learning_rate) {
-  update(parameters, {.rate = learning_rate});
-}
-
 }  // namespace edfcore

@@ -47,7 +47,6 @@ void walk_back(std::span<const NodeRef> nodes, Node& loss);
 
 // Updates every parameter. Checks all before it touches one.
 void update(std::span<Node* const> parameters, const Rule& rule);
-void sgd(std::span<Node* const> parameters, double learning_rate);
 
 // One parameter's update; `beside` is what the rule's op reads beside the parameter and its gradient.
 void emit_update(const Op& op, Node& parameter, Node& grad, std::span<const NodeRef> beside, Scalars scalars,

@@ -38,7 +38,10 @@ void Mixed::begin_forward(std::span<Node* const> nodes, std::span<const std::int
 void Mixed::begin_backward(std::span<Node* const> nodes, std::span<const std::int32_t> begins, Node* loss) {
   const bool nested = depth_++ > 0;
   session_.step_aside(true);
-  if (nested || !plans_ || ran_ < plans_->segments.size() || !same(nodes, begins)) return leave();
+  if (nested || !plans_ || ran_ < plans_->segments.size() || !same(nodes, begins)) {
+    settle();
+    return leave();
+  }
   if (watch().on) settle();
   if (loss && listing_.has(*loss)) look_at_value(*loss);
   walk_ = Walk::backward;

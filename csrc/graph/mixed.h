@@ -27,6 +27,7 @@ class Mixed {
   void backward(std::span<const NodeRef> nodes);
   void end(bool complete);
 
+  bool walking() const { return depth_ > 0; }
   bool idle() const { return !active_.load(std::memory_order_relaxed); }
   bool has(const Node& node) const;
 

@@ -25,10 +25,12 @@ namespace {
 }
 
 // A reshape of a computed value is that value's memory. One of a leaf is a copy, since leaves are written in
-// place, and so is one on a GPU, where two nodes cannot share what they hand out.
+// place. So is one in a recorded graph, where whoever is given an array may write it, and one on a GPU, where
+// two nodes cannot share what they hand out.
 bool shares_memory(const Op& op, const Resolution& what) {
   const Node& input = *what.inputs[0]->node;
-  return (op.flags & op_view) && input.role == Role::computed && input.device.type == DeviceType::cpu;
+  return (op.flags & op_view) && input.role == Role::computed && !input.recorded &&
+         input.device.type == DeviceType::cpu;
 }
 
 const Op& op_of(const Status& status) { return *ops::all()[static_cast<std::size_t>(status.op)]; }

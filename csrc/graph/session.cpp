@@ -43,7 +43,8 @@ void Session::forward(std::span<Node* const> nodes) {
   again ? finish() : finish_as_shown();
   asked_ = done_ = 0;
   if (!again) drop();
-  const bool planned = !keep_all && !watch().on && !nodes.empty();
+  // Within a walk over another list nothing is put off: what comes behind may share nodes with this one.
+  const bool planned = !keep_all && !watch().on && !nodes.empty() && !mixed.walking();
   if (!planned || !(again || list_nodes(nodes, listing_)) || !list_shapes(listing_)) {
     drop();
     return forward_straight(nodes);
@@ -57,6 +58,7 @@ void Session::forward(std::span<Node* const> nodes) {
       node->plans = plans_->id;
       if (node->keep) keep(*node);
     }
+    for (const NodeRef& leaf : listing_.leaves) leaf->plans = plans_->id;
     adopted_ = 0;
   }
   ran_ = nullptr;
@@ -114,15 +116,16 @@ void Session::backward(std::span<Node* const> nodes, std::span<Node* const> para
   }
 }
 
+void Session::update_now(std::span<Node* const> parameters, const Rule& rule) {
+  for (Node* parameter : parameters)
+    if (parameter->elided && !parameter->output.grad) look_at_grad(*parameter);
+  edfcore::update(parameters, rule);
+}
+
 void Session::update(std::span<Node* const> parameters, const Rule& rule) {
-  const auto at_once = [&] {
-    for (Node* parameter : parameters)
-      if (parameter->elided && !parameter->output.grad) look_at_grad(*parameter);
-    edfcore::update(parameters, rule);
-  };
   if (!mixed.idle()) {
     mixed.change();
-    return at_once();
+    return update_now(parameters, rule);
   }
   const bool same = plans_ && asked_ == 2 && same_target(parameters);
   if (same && grown()) {  // all gradients are there
@@ -133,7 +136,7 @@ void Session::update(std::span<Node* const> parameters, const Rule& rule) {
   }
   if (!same || straight_) {
     settle();
-    at_once();
+    update_now(parameters, rule);
     same ? static_cast<void>(asked_ = done_ = 3) : drop();
     return;
   }

@@ -29,6 +29,9 @@ class Session {
   void forward(std::span<Node* const> nodes);
   void backward(std::span<Node* const> nodes, std::span<Node* const> parameters, Node& loss);
   void update(std::span<Node* const> parameters, const Rule& rule);
+  // Updates them with the gradients that are there, whoever asks for it. Throws a graph error where a plan
+  // has done without one.
+  void update_now(std::span<Node* const> parameters, const Rule& rule);
 
   // Before a value or a gradient is read: does what it takes for it to be there. Throws a graph error when a
   // plan did without it and the leaves have changed since; from then on it is kept.

@@ -96,7 +96,11 @@ void Session::run(Compiled& plan, int to) {
           static_cast<std::int32_t>(slot),
           listing_.leaves[static_cast<std::size_t>(plan.leaf_at[slot])]->value().on_device().data());
   bind_values(plan);
-  if (to >= 2) bind_grads(plan, done_ >= 2);
+  if (to >= 2) {
+    for (const NodeRef& node : listing_.nodes) node->has_grad = true;
+    for (Node* parameter : parameters_of(plans_->trained.back().target)) parameter->has_grad = true;
+    bind_grads(plan, done_ >= 2);
+  }
   const Phase first = static_cast<Phase>(done_);
   if (to < 3) return plan.runner.run(listing_.nodes, {}, first, static_cast<Phase>(to - 1), poll);
   const std::vector<Node*> parameters = parameters_of(plans_->trained.back().target);
