@@ -1,4 +1,4 @@
-"""Graphs that run within a step of another, and updates and gradients asked for by hand: as node by node, or an error."""
+"""Graphs that run within a step of another, and updates asked for by hand: as node by node, or an error."""
 
 from __future__ import annotations
 
@@ -219,7 +219,8 @@ def test_what_is_gone_is_never_taken_for_zero(last: Any, hosted: bool, device: s
         try:
             got = by_hand(last, hosted)
         except edf.GraphError as error:
-            assert "is gone" in str(error)
+            if "is gone" not in str(error):
+                raise
             gone += 1
             continue
         assert np.array_equal(got, want)
