@@ -179,7 +179,7 @@ struct Node {
   Device device;
   std::uint64_t serial = 0;
   Edges inputs;
-  Attrs attrs;              // as asked; of a leaf that is assigned, `dtype` is what floating values become
+  Attrs attrs;  // as asked; of a leaf that is assigned, `dtype` is what floating values become
   Site site;
   Output output;  // the first, for nearly every op the only one
 
