@@ -101,6 +101,8 @@ def write(genes: list[tuple[int, int]], batch: int, setting: int) -> Draft:
             loss = d.call("add", [loss, d.to_batch(v)], (B,), (-1, 1))
     if not loss.trained:
         loss = d.call("mul", [loss, d.call("mean", [p], (), (-2, 2))], (B,), (-1, 1))
+    if d.nodes[-1].name != loss.name:  # the loss is the last node
+        loss = d.call("scale", [loss], (B,), (loss.low, loss.high), "1.0")
     d.body.append(f"return {loss.name}")
     return d
 

@@ -30,6 +30,7 @@ void run_rows(Op op, const Launch& l) {
   const std::int64_t rows = x.dims[0];
   const auto in = [&](int k) { return pointer<const float>(l.in[k]); };
   float* out = pointer<float>(l.out[0]);
+  float* const none = nullptr;
   if constexpr (Arrays == 2) {
     const Rows r = rows_of<Shape, float>(rows, x, {in(0), in(1), out});
     launch_rows<Shape, 2, float>(l,
@@ -37,13 +38,13 @@ void run_rows(Op op, const Launch& l) {
                                                         : softmax_grad_rows<Shape, true, float>,
                                  r, in(0), in(1), out);
   } else if (op == Op::loss) {
-    launch_rows<Shape, 1, float>(l, log_loss_scores_rows<Shape, float>,
-                                 rows_of<Shape, float>(rows, x, {in(0)}), in(0), labels_of(l.in[1]), out,
-                                 reporter(l, 1));
+    launch_rows<Shape, 1, float>(l, log_loss_scores_rows<Shape, true, false, float>,
+                                 rows_of<Shape, float>(rows, x, {in(0)}), in(0), labels_of(l.in[1]), none,
+                                 none, out, reporter(l, 1));
   } else if (op == Op::loss_grad) {
-    launch_rows<Shape, 1, float>(l, log_loss_scores_grad_rows<Shape, float>,
-                                 rows_of<Shape, float>(rows, x, {in(1), out}), in(0), in(1),
-                                 labels_of(l.in[2]), out, reporter(l, 2));
+    launch_rows<Shape, 1, float>(l, log_loss_scores_rows<Shape, false, true, float>,
+                                 rows_of<Shape, float>(rows, x, {in(1), out}), in(1), labels_of(l.in[2]),
+                                 in(0), out, none, reporter(l, 2));
   } else {
     launch_rows<Shape, 1, float>(
         l, op == Op::softmax ? softmax_rows<Shape, false, float> : softmax_rows<Shape, true, float>,

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <tuple>
 #include <utility>
 
 #include "graph/plan.h"
@@ -229,25 +230,29 @@ void accumulate(Trace& trace, bool whole) {
   std::erase_if(trace.steps, [](const TraceStep& step) { return !step.op; });
 }
 
-void share(Trace& trace) {
+void share(Trace& trace, bool whole) {
   // A step in the place of its input, with what its op is asked for beside it.
   const auto shared = [&](const TraceStep& step) -> const Sharing* {
     const Sharing* sharing = step.op->shares;
     return sharing && sharing->worth(specs_of(trace, step.in), step.attrs, trace.device.type) ? sharing
                                                                                               : nullptr;
   };
-  std::map<std::pair<const Op*, std::int32_t>, std::pair<int, std::int32_t>> uses;  // how often; the value
+  using Use = std::tuple<const Op*, std::int32_t, Phase>;
+  std::map<Use, std::pair<int, std::int32_t>> uses;  // how often; the value
+  // Between phases that can be run one by one, somebody may write the input.
+  const auto use_of = [&](const TraceStep& step, const Sharing& s) {
+    return Use(s.step, step.in[static_cast<std::size_t>(s.input)], whole ? Phase::forward : step.phase);
+  };
   for (const TraceStep& step : trace.steps)
     if (const Sharing* s = shared(step))
-      ++uses.emplace(std::pair(s->step, step.in[static_cast<std::size_t>(s->input)]), std::pair(0, -1))
-            .first->second.first;
+      ++uses.emplace(use_of(step, *s), std::pair(0, -1)).first->second.first;
   if (std::none_of(uses.begin(), uses.end(), [](const auto& use) { return use.second.first > 1; })) return;
   std::vector<TraceStep> steps;
   steps.reserve(trace.steps.size());
   for (TraceStep& step : trace.steps) {
     if (const Sharing* s = shared(step)) {
+      auto& [count, made] = uses.at(use_of(step, *s));
       std::int32_t& input = step.in[static_cast<std::size_t>(s->input)];
-      auto& [count, made] = uses.at({s->step, input});
       if (count > 1) {
         if (made < 0) {
           TraceStep own;

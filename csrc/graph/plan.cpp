@@ -92,7 +92,7 @@ Plan compile(Trace trace, const CompileOptions& options) {
   drop_unread(trace);
   prune(trace);
   if (options.whole) join(trace);
-  share(trace);
+  share(trace, options.whole);
   accumulate(trace, options.whole);
   if (options.whole) hasten_updates(trace);
   if (options.blocks) adjoin(trace);

@@ -74,8 +74,9 @@ void join(Trace& trace);
 // does a parameter's descent, if the plan runs from end to end.
 void accumulate(Trace& trace, bool whole = true);
 
-// Does once what several steps would do to the same input, each for itself.
-void share(Trace& trace);
+// Does once what several steps would do to the same input, each for itself; unless `whole`, in each phase
+// anew.
+void share(Trace& trace, bool whole = true);
 
 // Moves elementwise steps behind a step that tells which parts of its output are complete, where they read
 // that output, and whatever else they read is there already.
