@@ -225,3 +225,40 @@ def test_what_is_gone_is_never_taken_for_zero(last: Any, hosted: bool, device: s
             continue
         assert np.array_equal(got, want)
     assert gone < 4
+
+
+def test_a_matrix_that_is_written_between_forward_and_backward(device: str) -> None:
+    """Products in both phases take it transposed, which Forward must not do for Backward."""
+
+    def program() -> list[Any]:
+        x, w = leaves()
+        a = edf.Tanh(edf.Matmul(x, w, trans_b=True))
+        b = edf.Tanh(edf.Matmul(a, w, trans_b=True))
+        c = edf.Tanh(edf.Matmul(edf.Matmul(b, w), w))
+        loss = edf.Mean(edf.Square(c), axis=1)
+        seen = []
+        for _ in range(STEPS):
+            edf.Forward()
+            seen.append(a.value.sum())
+            w.value *= 0.5
+            edf.Backward(loss)
+            edf.SGD()
+            seen[-1] += w.value.sum()
+        return seen
+
+    same(program, device)
+
+
+def test_a_look_at_the_gradient_of_an_argmax_in_the_middle_of_backward(device: str) -> None:
+    x, w = leaves()
+    a = edf.Matmul(x, w)
+    best = edf.Argmax(a, axis=1)
+    seen: list[Any] = []
+    h = Host(edf.Tanh(a), backward=lambda: seen.append(best.grad))
+    loss = edf.Mean(edf.Square(h), axis=1)
+    for _ in range(STEPS):
+        edf.Forward()
+        edf.Backward(loss)
+        assert not seen.pop().any()
+        assert w.grad.any()
+        edf.SGD()
