@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import edfcore as edf
-from edfcore import ops
+from edfcore import _core, ops
 from fuzz_draft import HOSTS
 from fuzz_makers import Op
 from fuzz_ops import OPS
@@ -252,6 +252,7 @@ def fuzz(check: Callable[[Program], None], count: int) -> set[str]:
 
     def attempt(program: Program) -> None:
         used.update(program.draft.used)
+        _core.empty_cache(edf.get_device())  # no plan remembers other programs
         try:
             with np.errstate(all="ignore"):
                 check(program)
@@ -284,6 +285,8 @@ def test_programs_reach_what_plans_do() -> None:
     """Steps that are one with others, and products of several parts, whose order threads decide."""
     if edf.cuda.build() == "sim":
         pytest.skip("programs are kept small for a simulated device")
+    if "EDFCORE_FUZZ_SEED" in os.environ:
+        pytest.skip("the programs of another seed may reach other things")
     reached: set[str] = set()
 
     def look(program: Program) -> None:
