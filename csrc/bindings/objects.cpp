@@ -107,17 +107,13 @@ PyTypeObject* make_type(py::module_& m, const char* name, const char* doc, std::
   slots.push_back({Py_tp_doc, const_cast<char*>(doc)});
   slots.push_back({Py_tp_new, reinterpret_cast<void*>(PyType_GenericNew)});
   slots.push_back({0, nullptr});
-  const std::string full = std::string("edfcore._core.") + name;
-  static auto* const kept = new std::vector<std::string>;  // older Pythons refer to the name
-  kept->reserve(3);
-  kept->push_back(full);
-  PyType_Spec spec{kept->back().c_str(), static_cast<int>(size), 0,
+  PyType_Spec spec{name, static_cast<int>(size), 0,
                    static_cast<unsigned int>(Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE) | flags, slots.data()};
   const py::object bases =
       base ? py::make_tuple(py::handle(reinterpret_cast<PyObject*>(base))) : py::object();
   PyObject* made = PyType_FromSpecWithBases(&spec, bases.ptr());
   if (!made) throw py::error_already_set();
-  m.attr(name) = py::handle(made);
+  m.attr(std::strrchr(name, '.') + 1) = py::handle(made);
   return reinterpret_cast<PyTypeObject*>(made);
 }
 
@@ -162,9 +158,9 @@ py::object make_tensor(NodeRef node) {
 
 void init_objects(py::module_& m) {
   node_type = make_type(
-      m, "Node", "Node(value=None)\n--\n\nA node of a recorded graph.", sizeof(NodeObject), 0,
+      m, "edfcore._core.Node", "Node(value=None)\n--\n\nA node of a recorded graph.", sizeof(NodeObject), 0,
       {slot(Py_tp_dealloc, free_node), slot(Py_tp_init, init_node), {Py_tp_members, node_members}}, nullptr);
-  recorded_type = make_type(m, "Recorded", "A node that is computed from others, its `inputs`.",
+  recorded_type = make_type(m, "edfcore._core.Recorded", "A node that is computed from others, its `inputs`.",
                             sizeof(RecordedObject), Py_TPFLAGS_HAVE_GC,
                             {slot(Py_tp_dealloc, free_recorded),
                              slot(Py_tp_init, init_recorded),
@@ -172,7 +168,7 @@ void init_objects(py::module_& m) {
                              slot(Py_tp_clear, clear_recorded),
                              {Py_tp_members, recorded_members}},
                             node_type);
-  tensor_type = make_type(m, "Tensor",
+  tensor_type = make_type(m, "edfcore._core.Tensor",
                           R"(A dense array on one device that remembers what it was computed from.
 
 Ops on tensors run at once. `backward()` then gives every tensor with `requires_grad` its `.grad`.)",

@@ -147,12 +147,9 @@ py::array get_grad(const Handle& handle) {
     need_value(node, "its gradient was read");
   };
   return hand_out(node, look, [&]() -> Tensor {
-    if (node.op && (node.op->flags & op_no_grad) &&
-        !node.output.grad) {  // none may arrive at its backward step
-      Tensor zeros = allocate(node.output.spec, cpu_device);
-      if (zeros.spec.bytes() > 0) backend(cpu_device).fill(zeros.data(), 0, zeros.spec.bytes());
-      return zeros;
-    }
+    // None may arrive at its backward step.
+    if (node.op && (node.op->flags & op_no_grad) && !node.output.grad)
+      return zeros(node.output.spec, cpu_device);
     return node.deferred.empty() ? own_grad(node).value().on_host() : shown_grad(node);
   });
 }

@@ -15,6 +15,12 @@ Tensor allocate(const Spec& spec, Device device) {
   return {spec, borrow(data, bytes, device, give_back, &owner)};
 }
 
+Tensor zeros(const Spec& spec, Device device) {
+  Tensor tensor = allocate(spec, device);
+  if (spec.bytes() > 0) backend(device).fill(tensor.data(), 0, spec.bytes());
+  return tensor;
+}
+
 void copy_into(const Tensor& to, const Tensor& from) {
   const std::size_t bytes = from.spec.bytes();
   if (bytes == 0) return;

@@ -9,6 +9,9 @@ namespace edfcore {
 // Contents undefined. Throws a memory error.
 Tensor allocate(const Spec& spec, Device device);
 
+// The same, filled with zeros.
+Tensor zeros(const Spec& spec, Device device);
+
 // A copy of `tensor` in fresh memory on `device`.
 Tensor copy_to(const Tensor& tensor, Device device);
 

@@ -175,9 +175,7 @@ void zero_grad(Node& node) {
 Node& own_grad(Node& node) {
   NodeRef& grad = node.output.grad;
   if (!grad) {
-    Tensor zeros = allocate(node.output.spec, node.device);
-    if (zeros.spec.bytes() > 0) backend(node.device).fill(zeros.data(), 0, zeros.spec.bytes());
-    grad = make_leaf(Role::constant, std::move(zeros));
+    grad = make_leaf(Role::constant, zeros(node.output.spec, node.device));
   } else if (grad->refs.load() > 1) {
     Cell& cell = grad->value();
     grad = make_leaf(Role::constant, copy_to(cell.on_device(), cell.tensor.device()));

@@ -82,9 +82,7 @@ Updating::Updating(std::span<Node* const> parameters, const Rule& rule, RuleNumb
         const Tensor& moment = moment_of(*p->optimised, part);
         if (moment && moment.spec == spec) continue;
       }
-      Tensor& made = own.made[static_cast<std::size_t>(part)];
-      made = allocate(spec, p->device);
-      if (spec.bytes() > 0) backend(p->device).fill(made.data(), 0, spec.bytes());
+      own.made[static_cast<std::size_t>(part)] = zeros(spec, p->device);
     }
   }
 }
