@@ -63,7 +63,8 @@ void Session::forward(std::span<Node* const> nodes) {
   }
   ran_ = nullptr;
   changed_ = written_ = false;
-  before_.clear();
+  read_.clear();
+  read_back_.clear();
   spare_ = std::exchange(detached_, {});
   straight_ = plans_->straight || plans_->runs < straight_runs;
   if (!straight_) {

@@ -63,6 +63,8 @@ class Session {
   bool idle() const { return !active_.load(std::memory_order_relaxed) && mixed.idle(); }
 
  private:
+  using Read = std::vector<std::pair<NodeRef, Tensor>>;  // leaves, and what they held
+
   bool target_of(std::span<Node* const> parameters, const Node& loss, Target& target) const;
   std::vector<Node*> unlisted(std::span<Node* const> parameters) const;
   bool same_target(std::span<Node* const> parameters) const;
@@ -82,7 +84,8 @@ class Session {
   void detach(Node& node);
   void update_straight();
   void expect_write(Node& leaf);
-  void swap_before();
+  template <class Action>
+  void with_what_was_read(Read& read, const Action& action);
   void forget();
   void drop();
   bool handed_out() const;
@@ -96,9 +99,8 @@ class Session {
   int asked_ = 0, done_ = 0;      // how many phases
   bool straight_ = true;          // what was done left all values
   bool written_ = false;          // what Backward read may have been written since
-  bool changed_ = false;  // a leaf may not be what Forward read, and what it read is not known any more
-  std::vector<std::pair<NodeRef, Tensor>>
-      before_;                 // what Forward read, of leaves that may have been written since
+  bool changed_ = false;       // a leaf may not be what Forward read, and what it read is not known any more
+  Read read_, read_back_;      // by Forward, and by Backward, of leaves that may have been written since
   std::uint64_t adopted_ = 0;  // Plans::looked, plus one, when values of these nodes were last let go
   std::vector<Tensor>
       detached_;               // what the rest of the step reads in the place of values that were handed out

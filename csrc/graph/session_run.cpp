@@ -33,6 +33,25 @@ void Session::elide() {
 
 void Session::finish() { advance(asked_); }
 
+// Does this while leaves hold what they held then.
+template <class Action>
+void Session::with_what_was_read(Read& read, const Action& action) {
+  const auto swap = [&] {
+    for (auto& [leaf, tensor] : read) {
+      leaf->value().on_device();
+      std::swap(leaf->value().tensor, tensor);
+    }
+  };
+  swap();
+  try {
+    action();
+  } catch (...) {
+    swap();
+    throw;
+  }
+  swap();
+}
+
 // Does what was put off; a failure leaves no values, and the parameters as they were.
 template <class Action>
 void Session::guarded(const Action& action) {
@@ -187,7 +206,7 @@ void Session::fill() {
     if (done_ >= 2) grads[i] = std::exchange(all[i]->output.grad, {});
     zero_grad(*all[i]);
   }
-  walk_back(nodes, *nodes[static_cast<std::size_t>(target.loss)]);
+  with_what_was_read(read_back_, [&] { walk_back(nodes, *nodes[static_cast<std::size_t>(target.loss)]); });
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (!grads[i]) continue;
     zero_grad(*all[i]);
@@ -202,14 +221,9 @@ void Session::fill_values() {
   std::vector<Cell> values(nodes.size());
   for (std::size_t i = 0; i < nodes.size(); ++i)
     if (done_ >= 1) std::swap(values[i], nodes[i]->value());
-  swap_before();
-  try {
+  with_what_was_read(read_, [&] {
     for (const NodeRef& node : nodes) edfcore::run(*node);
-  } catch (...) {
-    swap_before();
-    throw;
-  }
-  swap_before();
+  });
   for (std::size_t i = 0; i < nodes.size(); ++i)
     if (values[i]) nodes[i]->value() = std::move(values[i]);
 }
@@ -239,23 +253,20 @@ void Session::update_straight() {
   edfcore::update(parameters, rule_);
 }
 
-// Whoever is given a leaf's array may write it. Before Backward, what it holds now is remembered, so that
-// values that are missing can still be computed.
+// Whoever is given a leaf's array may write it. Before the update, what it holds now is remembered, so that
+// values and gradients that are missing can still be computed.
 void Session::expect_write(Node& leaf) {
-  if (asked_ > 1) {
+  if (asked_ > 2) {
     changed_ = true;
     return;
   }
-  for (const auto& [node, tensor] : before_)
-    if (node.get() == &leaf) return;
-  before_.emplace_back(&leaf, copy_to(leaf.value().on_device(), leaf.value().tensor.device()));
-}
-
-void Session::swap_before() {
-  for (auto& [node, tensor] : before_) {
-    node->value().on_device();
-    std::swap(node->value().tensor, tensor);
-  }
+  const auto has = [&](const Read& read) {
+    return std::any_of(read.begin(), read.end(), [&](const auto& r) { return r.first.get() == &leaf; });
+  };
+  if (has(asked_ == 1 ? read_ : read_back_)) return;
+  const Tensor now = copy_to(leaf.value().on_device(), leaf.value().tensor.device());
+  if (asked_ == 2) read_back_.emplace_back(&leaf, now);
+  if (!has(read_)) read_.emplace_back(&leaf, now);
 }
 
 void Session::finish_as_shown() { asked_ == 1 && done_ == 0 ? settle() : finish(); }
@@ -282,7 +293,8 @@ void Session::drop() {
   active_ = false;
   plans_ = {};
   ran_ = nullptr;
-  before_.clear();
+  read_.clear();
+  read_back_.clear();
   detached_.clear();
   spare_.clear();
   let_go(listing_.nodes);
