@@ -63,6 +63,49 @@ def test_a_gradient_that_is_looked_at_late_is_gone_once(device: str) -> None:
     assert hidden.grad.shape == hidden.shape
 
 
+@pytest.mark.parametrize("first", ["grad", "value"])
+def test_a_gradient_that_is_looked_at_before_the_update_is_computed(first: str, device: str) -> None:
+    """Of each node in turn, in a step of its own, after its value or alone."""
+    shown: list[list[Any]] = []
+    for how in ("all", "looked"):
+        edf.keep(how)
+        edf.clear_compgraph()
+        edf.seed(4)
+        loss, seen = waves(), []
+        ours = [node for node in edf.CompNodes if isinstance(node, edf.CompNode)]
+        assert len(ours) > 5
+        for step in range(4 + len(ours)):
+            edf.Forward()
+            edf.Backward(loss)
+            for node in ours[step - 4 : step - 3] if step >= 4 else []:
+                seen += [node.value.copy()] if first == "value" else []
+                seen.append(node.grad.copy())
+            edf.SGD()
+        shown.append(seen)
+    for a, b in zip(*shown, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_a_gradient_is_not_computed_from_what_may_have_been_written(device: str) -> None:
+    loss = waves()
+    hidden = edf.CompNodes[-3]
+    for _ in range(4):
+        edf.Forward()
+        edf.Backward(loss)
+        _ = edf.Parameters[2].value, edf.Parameters[3].value  # the weights that its gradient goes through
+        edf.SGD()
+    edf.Forward()
+    edf.Backward(loss)
+    for parameter in edf.Parameters:
+        parameter.value[...] *= 2
+    with pytest.raises(edf.GraphError, match="its gradient is gone"):
+        for node in edf.CompNodes:
+            _ = node.grad
+    edf.Forward()
+    edf.Backward(loss)
+    assert hidden.grad.shape == hidden.shape
+
+
 def test_values_are_computed_when_they_are_looked_at_late(device: str) -> None:
     def program(see: Any) -> Any:
         edf.seed(3)

@@ -28,6 +28,7 @@ void Mixed::begin_forward(std::span<Node* const> nodes, std::span<const std::int
   }
   walk_ = Walk::forward;
   next_ = ran_ = 0;
+  for (Progress& progress : progress_) progress.when = 0, progress.grads.clear();
   straight_ = plans_->straight;
   changed_ = walked_back_ = false;
   for (const NodeRef& leaf : listing_.leaves)  // whoever holds it may write it
@@ -101,7 +102,11 @@ void Mixed::backward(std::span<const NodeRef> nodes) {
     if (planned && !plan) go_straight();
     if (!planned) plan = nullptr;  // it was made for what Forward is to leave, the next time
     if (plan) {
+      Progress& progress = progress_[s];
+      progress.arrived = plan->arrived;
+      progress.grads = grads_read(listing_, *plan);
       run_backward(listing_, plans_->segments[s], *plan, session_.poll);
+      progress.when = ++clock_;
       ran_by_plan(nodes);
     }
   }
@@ -144,7 +149,10 @@ void Mixed::adopt(std::span<const std::int32_t> begins) {
   if (std::ranges::find(all_, plans_) == all_.end()) all_.push_back(plans_);
   begins_.assign(begins.begin(), begins.end());
   if (plans_->segments.empty()) divide(listing_, begins, *plans_);
-  progress_.assign(begins.size(), {});
+  progress_.clear();
+  progress_.resize(begins.size());
+  seen_nodes_.assign(listing_.nodes.size(), 0);
+  seen_leaves_.assign(listing_.leaves.size(), 0);
   for (const NodeRef& node : listing_.nodes)
     if (node->keep) keep(*node);
 }
@@ -156,7 +164,12 @@ bool Mixed::has(const Node& node) const {
 }
 
 void Mixed::look_at_value(Node& node) {
-  plans_->look(!node.op, node.position, looked_at_value);
+  const bool first = plans_->look(!node.op, node.position, looked_at_value);
+  if (first && node.op && walked_back_ && walk_ == Walk::none) {  // then soon at its gradient, probably
+    plans_->look(false, node.position, looked_at_grad);
+    if (node.grad_elided && !node.output.grad) run_again(node);
+  }
+  (node.op ? seen_nodes_ : seen_leaves_)[static_cast<std::size_t>(node.position)] = clock_;
   const bool missing = node.op && !node.value() && node.elided;
   if (missing || plans_->looked != looked_) settle();
   if (missing && !node.value()) lost(node, looked_at_value);
@@ -165,7 +178,30 @@ void Mixed::look_at_value(Node& node) {
 void Mixed::look_at_grad(Node& node) {
   plans_->look(!node.op, node.position, looked_at_grad);
   const bool before = !node.op && node.elided && node.has_grad;  // by a plan of another list
-  if ((node.grad_elided || before) && !node.output.grad) lost(node, looked_at_grad);
+  if ((node.grad_elided || before) && !node.output.grad && !run_again(node)) lost(node, looked_at_grad);
+}
+
+// Runs Backward of the node's segment once more, now that one more of its gradients is wanted. False where
+// something that this reads is not there any more, or somebody may have written it.
+bool Mixed::run_again(const Node& node) {
+  std::size_t s = 0;
+  while (node.op && s < progress_.size() && node.position >= plans_->segments[s].last) ++s;
+  if (!node.op || s == progress_.size() || progress_[s].when == 0 || changed_) return false;
+  Progress& progress = progress_[s];
+  settle();
+  const Segment& segment = plans_->segments[s];
+  SegmentPlan& plan = backward_plan(listing_, *plans_, segment, *progress.known, progress.arrived,
+                                    session_.cache.stats.compiled);
+  for (const Tie& tie : plan.values) {
+    const std::vector<std::uint64_t>& seen = tie.member.leaf ? seen_leaves_ : seen_nodes_;
+    const Cell& value = node_at(listing_, tie.member).value();
+    if (seen[static_cast<std::size_t>(tie.member.position)] >= progress.when || !value || value.held())
+      return false;
+  }
+  if (std::ranges::any_of(progress.grads, [](const NodeRef& grad) { return grad->value().held(); }))
+    return false;
+  run_backward_again(listing_, segment, plan, progress.grads);
+  return true;
 }
 
 void Mixed::lost(Node& node, Look look) {
@@ -220,6 +256,7 @@ void Mixed::drop() {
   active_ = false;
   plans_ = {};
   all_.clear();
+  progress_.clear();
   walk_ = Walk::none;
   let_go(listing_.nodes);
   listing_.leaves.clear();

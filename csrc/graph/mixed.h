@@ -48,6 +48,7 @@ class Mixed {
   void drop();
   void go_straight();
   [[noreturn]] void lost(Node& node, Look look);
+  bool run_again(const Node& node);
   SegmentPlan* plan_back(std::size_t s);
   void ran_by_plan(std::span<const NodeRef> nodes);
 
@@ -68,8 +69,14 @@ class Mixed {
   struct Progress {
     SegmentPlans* known = nullptr;
     bool planned = false;  // Forward was run by a plan, and values may be missing
+    // Of a plan of Backward that was run:
+    std::vector<std::uint8_t> arrived;
+    std::vector<NodeRef> grads;  // that it read
+    std::uint64_t when = 0;      // 0: none was
   };
-  std::vector<Progress> progress_;  // by segment
+  std::vector<Progress> progress_;                       // by segment
+  std::uint64_t clock_ = 0;                              // plans of Backward that were run
+  std::vector<std::uint64_t> seen_nodes_, seen_leaves_;  // when their values were handed out, by position
 };
 
 }  // namespace edfcore

@@ -242,21 +242,33 @@ void run_forward(const Listing& listing, const Segment& segment, const SegmentPl
   }
 }
 
-void run_backward(const Listing& listing, const Segment& segment, SegmentPlan& plan, Poll poll) {
+std::vector<NodeRef> grads_read(const Listing& listing, const SegmentPlan& plan) {
+  std::vector<NodeRef> grads;
+  for (const Tie& tie : plan.grads) grads.push_back(node_at(listing, tie.member).output.grad);
+  return grads;
+}
+
+// Runs a plan with the gradients that it reads; returns those that it makes.
+static std::vector<NodeRef> grads_made(const Listing& listing, const Segment& segment, SegmentPlan& plan,
+                                       std::span<const NodeRef> grads, Poll poll) {
   bind_values(listing, plan);
-  for (const Tie& tie : plan.grads)
-    plan.runner.bind(tie.slot, node_at(listing, tie.member).output.grad->value().on_device().data());
+  for (std::size_t i = 0; i < grads.size(); ++i)
+    plan.runner.bind(plan.grads[i].slot, grads[i]->value().on_device().data());
   std::vector<NodeRef> made;
   for (const Tie& tie : plan.made) {
     const Device device = node_at(listing, tie.member).device;
     made.push_back(make_leaf(Role::constant, allocate(tie.spec, device)));
     plan.runner.bind(tie.slot, made.back()->value().tensor.data());
   }
-  const std::span<const NodeRef> nodes = nodes_of(listing, segment);
-  plan.runner.run(nodes, {}, Phase::forward, Phase::update, poll);
+  plan.runner.run(nodes_of(listing, segment), {}, Phase::forward, Phase::update, poll);
+  return made;
+}
+
+void run_backward(const Listing& listing, const Segment& segment, SegmentPlan& plan, Poll poll) {
+  std::vector<NodeRef> made = grads_made(listing, segment, plan, grads_read(listing, plan), poll);
   std::vector<NodeRef> staying;
   for (const Member& member : plan.stay) staying.push_back(node_at(listing, member).output.grad);
-  for (const NodeRef& node : nodes) {
+  for (const NodeRef& node : nodes_of(listing, segment)) {
     node->output.grad = {};
     node->grad_elided = true;
   }
@@ -264,6 +276,22 @@ void run_backward(const Listing& listing, const Segment& segment, SegmentPlan& p
     node_at(listing, plan.made[i].member).output.grad = std::move(made[i]);
   for (std::size_t i = 0; i < staying.size(); ++i)
     node_at(listing, plan.stay[i]).output.grad = std::move(staying[i]);
+  for (const Member& member : plan.zero) node_at(listing, member).grad_elided = false;
+}
+
+void run_backward_again(const Listing& listing, const Segment& segment, SegmentPlan& plan,
+                        std::span<const NodeRef> grads) {
+  std::vector<NodeRef> made = grads_made(listing, segment, plan, grads, nullptr);
+  const auto give = [&](const Member& member, const NodeRef& grad) {
+    const bool own = !member.leaf && member.position >= segment.first && member.position < segment.last;
+    Node& node = node_at(listing, member);
+    if (own && !node.output.grad) node.output.grad = grad;
+  };
+  for (std::size_t i = 0; i < made.size(); ++i) give(plan.made[i].member, made[i]);
+  for (const Member& member : plan.stay) {
+    const auto tie = std::ranges::find(plan.grads, member, &Tie::member);
+    give(member, grads[static_cast<std::size_t>(tie - plan.grads.begin())]);
+  }
   for (const Member& member : plan.zero) node_at(listing, member).grad_elided = false;
 }
 

@@ -88,4 +88,10 @@ void run_forward(const Listing& listing, const Segment& segment, const SegmentPl
                  Poll poll);
 void run_backward(const Listing& listing, const Segment& segment, SegmentPlan& plan, Poll poll);
 
+// The gradients that a plan of Backward reads, as they have arrived.
+std::vector<NodeRef> grads_read(const Listing& listing, const SegmentPlan& plan);
+// Runs a plan once more with these, for the gradients of the segment's nodes that an earlier one did without.
+void run_backward_again(const Listing& listing, const Segment& segment, SegmentPlan& plan,
+                        std::span<const NodeRef> grads);
+
 }  // namespace edfcore
