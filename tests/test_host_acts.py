@@ -86,6 +86,50 @@ def test_a_gradient_that_is_looked_at_before_the_update_is_computed(first: str, 
         assert np.array_equal(a, b)
 
 
+def test_a_gradient_is_computed_beside_a_host_that_holds_a_value(device: str) -> None:
+    """Whether it has written it is seen by computing it once more."""
+
+    class Turn:
+        grad: Any
+
+        def __init__(self, x: Any) -> None:
+            edf.CompNodes.append(self)
+            self.x = x
+
+        def forward(self) -> None:
+            self.value = self.x.value.T  # the engine's own memory
+
+        def backward(self) -> None:
+            self.x.addgrad(self.grad.T)
+
+        def addgrad(self, delta: Any) -> None:
+            self.grad = self.grad + delta
+
+    for write in (False, True):
+        shown = []
+        for how in ("all", "looked"):
+            edf.keep(how)
+            edf.clear_compgraph()
+            edf.seed(3)
+            hidden = edf.Tanh(edf.Affine(edf.AffineParams(37, 9), edf.Input(examples(6)[0])))
+            top = edf.Sigmoid(hidden)
+            turned = Turn(top)
+            loss = edf.Mean(turned, axis=0)
+            for step in range(6):
+                edf.Forward()
+                edf.Backward(loss)
+                if step < 5:
+                    edf.SGD()
+            if write:
+                turned.value[...] *= 2
+            if write and how == "looked":
+                with pytest.raises(edf.GraphError, match="its gradient is gone"):
+                    _ = hidden.grad
+            else:
+                shown.append(hidden.grad.copy())
+        assert all(np.array_equal(a, shown[0]) for a in shown)
+
+
 def test_a_gradient_is_not_computed_from_what_may_have_been_written(device: str) -> None:
     loss = waves()
     hidden = edf.CompNodes[-3]

@@ -182,24 +182,29 @@ void Mixed::look_at_grad(Node& node) {
 }
 
 // Runs Backward of the node's segment once more, now that one more of its gradients is wanted. False where
-// something that this reads is not there any more, or somebody may have written it.
+// something that this reads is not there any more, or is not what it was.
 bool Mixed::run_again(const Node& node) {
   std::size_t s = 0;
   while (node.op && s < progress_.size() && node.position >= plans_->segments[s].last) ++s;
   if (!node.op || s == progress_.size() || progress_[s].when == 0 || changed_) return false;
-  Progress& progress = progress_[s];
+  const Progress& progress = progress_[s];
   settle();
   const Segment& segment = plans_->segments[s];
   SegmentPlan& plan = backward_plan(listing_, *plans_, segment, *progress.known, progress.arrived,
                                     session_.cache.stats.compiled);
+  const auto held = [](const NodeRef& grad) { return grad->value().held(); };
+  if (std::ranges::any_of(progress.grads, held)) return false;
+  std::vector<NodeRef> suspects;  // that somebody may have written
   for (const Tie& tie : plan.values) {
-    const std::vector<std::uint64_t>& seen = tie.member.leaf ? seen_leaves_ : seen_nodes_;
-    const Cell& value = node_at(listing_, tie.member).value();
-    if (seen[static_cast<std::size_t>(tie.member.position)] >= progress.when || !value || value.held())
-      return false;
+    Node& read = node_at(listing_, tie.member);
+    const std::uint64_t seen =
+        (tie.member.leaf ? seen_leaves_ : seen_nodes_)[static_cast<std::size_t>(read.position)];
+    if (!read.value()) return false;
+    if (seen < progress.when && !read.value().held()) continue;
+    if (tie.member.leaf || read.position < segment.first) return false;
+    suspects.emplace_back(&read);
   }
-  if (std::ranges::any_of(progress.grads, [](const NodeRef& grad) { return grad->value().held(); }))
-    return false;
+  if (!suspects.empty() && !as_computed(listing_, segment, suspects)) return false;
   run_backward_again(listing_, segment, plan, progress.grads);
   return true;
 }

@@ -2,6 +2,7 @@
 #include "graph/segment.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "device/memory.h"
 #include "graph/cache.h"
@@ -240,6 +241,30 @@ void run_forward(const Listing& listing, const Segment& segment, const SegmentPl
     node.value().set({});
     node.elided = true;
   }
+}
+
+bool as_computed(const Listing& listing, const Segment& segment, std::span<const NodeRef> suspects) {
+  const std::span<const NodeRef> nodes = nodes_of(listing, segment);
+  std::vector<Cell> values(nodes.size());
+  const auto swap = [&] {
+    for (std::size_t i = 0; i < nodes.size(); ++i) std::swap(values[i], nodes[i]->value());
+  };
+  std::vector<Tensor> made;
+  swap();
+  try {
+    for (const NodeRef& node : nodes) run(*node);
+    for (const NodeRef& node : suspects) made.push_back(copy_to(node->value().tensor, cpu_device));
+  } catch (...) {
+    swap();
+    throw;
+  }
+  swap();
+  for (std::size_t i = 0; i < suspects.size(); ++i) {
+    const Tensor is = copy_to(suspects[i]->value().on_device(), cpu_device);
+    if (!(is.spec == made[i].spec) || std::memcmp(is.data(), made[i].data(), is.spec.bytes()) != 0)
+      return false;
+  }
+  return true;
 }
 
 std::vector<NodeRef> grads_read(const Listing& listing, const SegmentPlan& plan) {

@@ -88,6 +88,9 @@ void run_forward(const Listing& listing, const Segment& segment, const SegmentPl
                  Poll poll);
 void run_backward(const Listing& listing, const Segment& segment, SegmentPlan& plan, Poll poll);
 
+// True when the values of these nodes of the segment are what Forward would make them now.
+bool as_computed(const Listing& listing, const Segment& segment, std::span<const NodeRef> suspects);
+
 // The gradients that a plan of Backward reads, as they have arrived.
 std::vector<NodeRef> grads_read(const Listing& listing, const SegmentPlan& plan);
 // Runs a plan once more with these, for the gradients of the segment's nodes that an earlier one did without.

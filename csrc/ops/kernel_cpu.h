@@ -37,6 +37,10 @@ namespace edfcore::EDF_ISA {
 // The split depends on n and grain alone.
 template <class Body>
 void parallel_ranges(std::int64_t n, std::int64_t grain, const Body& body) {
+  if (n <= grain) {
+    if (n > 0) body(std::int64_t{0}, n);
+    return;
+  }
   struct Context {
     const Body* body;
     std::int64_t n, grain;

@@ -95,9 +95,16 @@ void multiply_part(const Product<T>& p, const After<T>& after) {
   if (p.whole > 1) pack(p);
   const std::int64_t panels = p.panels(), strips = p.strips(),
                      tile_work = p.depth * panel_width<T> * tile_rows + 1;
-  const std::int64_t group = smaller(panels, ceil_div(chunk_work, smaller(block_strips, strips) * tile_work));
-  const std::int64_t block = block_strips * ceil_div(chunk_work, block_strips * group * tile_work);
-  const std::int64_t groups = ceil_div(panels, group), blocks = ceil_div(strips, block);
+  const bool one = panels * strips * tile_work <= chunk_work;  // chunk: then there is nothing to divide
+  std::int64_t group =
+      one ? panels : smaller(panels, ceil_div(chunk_work, smaller(block_strips, strips) * tile_work));
+  if (p.whole == 1)
+    group = panels;  // rows are written from end to end
+  else if (p.rows <= few && !p.packs_all_right())
+    group = smaller(panels, ceil_div(group, side_by_side) * side_by_side);
+  const std::int64_t block =
+      one ? strips : block_strips * ceil_div(chunk_work, block_strips * group * tile_work);
+  const std::int64_t groups = one ? 1 : ceil_div(panels, group), blocks = one ? 1 : ceil_div(strips, block);
   const bool counts = after.tail && groups > 1;
   if (counts)
     for (std::int64_t i = 0; i < blocks; ++i) after.left[i] = static_cast<std::int32_t>(groups);
@@ -105,11 +112,13 @@ void multiply_part(const Product<T>& p, const After<T>& after) {
   // anew for a few of them at a time.
   const bool few_at_a_time =
       after.tail && !counts && p.depth * p.columns * static_cast<std::int64_t>(sizeof(T)) <= reread_bytes;
-  const std::int64_t part =
-      few_at_a_time ? smaller(block, ceil_div(tail_elements, tile_rows * p.columns)) : block;
+  const std::int64_t part = few_at_a_time && p.rows * p.columns > tail_elements
+                                ? smaller(block, ceil_div(tail_elements, tile_rows * p.columns))
+                                : block;
   parallel_ranges(groups * blocks, 1, [&](std::int64_t chunk, std::int64_t) {
-    const std::int64_t p0 = chunk % groups * group, p1 = smaller(p0 + group, panels);
-    const std::int64_t begin = chunk / groups * block, end = smaller(begin + block, strips);
+    const std::int64_t row = groups == 1 ? chunk : chunk / groups;
+    const std::int64_t p0 = (chunk - row * groups) * group, p1 = smaller(p0 + group, panels);
+    const std::int64_t begin = row * block, end = smaller(begin + block, strips);
     for (std::int64_t s0 = begin; s0 < end; s0 += part) {
       const std::int64_t s1 = smaller(s0 + part, end);
       const std::int64_t i0 = s0 * tile_rows, i1 = smaller(s1 * tile_rows, p.rows);
@@ -120,8 +129,7 @@ void multiply_part(const Product<T>& p, const After<T>& after) {
         multiply_block(p, s0, s1, p0, p1);
       if (after.bias) add_bias(p, after.bias, i0, i1, j0, j1);
       // Whoever completes whole rows goes on with them.
-      if (after.tail &&
-          (!counts || __atomic_sub_fetch(after.left + chunk / groups, 1, __ATOMIC_ACQ_REL) == 0))
+      if (after.tail && (!counts || __atomic_sub_fetch(after.left + row, 1, __ATOMIC_ACQ_REL) == 0))
         after.rows_done(p, i0, i1);
     }
   });

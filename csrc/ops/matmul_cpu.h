@@ -198,6 +198,13 @@ void pack_rows(const T* b, std::int64_t b_step, std::int64_t width, std::int64_t
 template <class T>
 void pack_columns(const T* b, std::int64_t b_step, std::int64_t width, std::int64_t depth, T* to) {
   constexpr std::int64_t n = lanes<T>;
+  if (4 * depth <= n) {  // a square would be nearly empty
+    for (std::int64_t k = 0; k < depth; ++k, to += panel_width<T>) {
+      for (std::int64_t j = 0; j < width; ++j) to[j] = b[j * b_step + k];
+      for (std::int64_t j = width; j % n; ++j) to[j] = 0;
+    }
+    return;
+  }
   for (std::int64_t j = 0; j < width; j += n)
     for (std::int64_t k = 0; k < depth; k += n) {
       Vector<T> square[n] = {};
