@@ -106,6 +106,7 @@ def test_a_gradient_is_computed_beside_a_host_that_holds_a_value(device: str) ->
             self.grad = self.grad + delta
 
     for write in (False, True):
+        _core.empty_cache(device)
         shown = []
         for how in ("all", "looked"):
             edf.keep(how)
