@@ -190,3 +190,24 @@ def test_an_error_in_the_labels_of_any_loss_leaves_all_parameters_alone(bad: int
         print(total.value)
     for p, was in zip(edf.Parameters, before, strict=True):
         np.testing.assert_array_equal(p.value, was)
+
+
+def test_the_gradient_of_probabilities_stays_that_of_the_last_backward(device: str) -> None:
+    """As in the NumPy EDF, a Forward with other inputs changes no gradient; -1/p of the new p would be wrong."""
+    rng = np.random.default_rng(5)
+    scores = rng.normal(size=(2, 4, 3))
+    edf.keep("all")
+    try:
+        s, y = edf.Input(scores[0]), edf.Input(np.array([0, 2, 1, 1]))
+        probabilities = edf.Softmax(s)
+        loss = edf.LogLoss(probabilities, y)
+        edf.Forward()
+        edf.Backward(loss)
+        p = probabilities.value.astype(np.float64)
+        s.value = scores[1]
+        edf.Forward()
+        want = np.zeros((4, 3))
+        want[np.arange(4), y.value] = -0.25 / p[np.arange(4), y.value]
+        np.testing.assert_allclose(probabilities.grad, want, rtol=1e-5)
+    finally:
+        edf.keep("looked")

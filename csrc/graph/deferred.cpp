@@ -7,7 +7,7 @@
 namespace edfcore {
 namespace {
 
-// The consumer's inputs, with `own` in the place that was left empty.
+// The consumer's inputs, with `own` in the place of the producer.
 Small<const Edge*> inputs_with(const Deferred& d, const Edge& own) {
   Small<const Edge*> inputs = pointers(d.inputs);
   inputs[static_cast<std::size_t>(d.input)] = &own;
@@ -37,9 +37,10 @@ NodeRef total_grad(Node& node, Builder& builder) {
   total.grad = node.output.grad;
   for (const Deferred& d : node.deferred) {
     const Edge self{NodeRef(&node), 0};
+    const Edge& then = d.inputs[static_cast<std::size_t>(d.input)];
     const Value grad[] = {value_of(*d.grad)};
     call_vjp(
-        *d.op, inputs_with(d, self), {}, grad, d.resolved, builder,
+        *d.op, inputs_with(d, then.node ? then : self), {}, grad, d.resolved, builder,
         [&](std::size_t i, NodeRef contribution) {
           if (static_cast<std::int32_t>(i) == d.input) add_to(total, std::move(contribution), builder);
         },
@@ -52,7 +53,12 @@ void defer(Node& consumer) {
   const Fusion& fusion = *consumer.op->fuses;
   Deferred d{consumer.op,     consumer.ran,        fusion.input,
              consumer.inputs, consumer.resolved(), consumer.output.grad};
-  Node& producer = *std::exchange(d.inputs[static_cast<std::size_t>(fusion.input)], {}).node;
+  Edge& own = d.inputs[static_cast<std::size_t>(fusion.input)];
+  Node& producer = *std::exchange(own, {}).node;
+  if (producer.value()) {  // the next Forward gives the producer another one
+    own = {make_leaf(Role::constant, producer.value().on_device()), 0};
+    own.node->requires_grad = true;
+  }
   for (Edge& edge :
        d.inputs)  // labels may have been computed from the producer: their values are enough, no cycle
     if (edge.node && (edge.node->op || !is_floating(output_of(edge).spec.dtype)) && output_of(edge).value)

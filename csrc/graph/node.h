@@ -139,7 +139,7 @@ struct Deferred {
   const Op* op;        // as the consumer was written
   const Op* into;      // as it ran
   std::int32_t input;  // which of its inputs this node is
-  Edges inputs;        // its inputs; the one at `input` is left empty, or it would be a cycle
+  Edges inputs;        // its inputs; at `input` this node's value then, or nothing: not the node, in a cycle
   Attrs resolved;
   NodeRef grad;  // of the consumer's output
 };

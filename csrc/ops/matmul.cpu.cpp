@@ -68,7 +68,11 @@ void outer_columns(const Product<T>& p, std::int64_t i0, std::int64_t i1, std::i
 template <class T>
 void outer_product(const Product<T>& p, std::int64_t i0, std::int64_t i1, std::int64_t j0, std::int64_t j1) {
   std::int64_t j = j0;
-  for (; j1 - j >= 8 * lanes<T>; j += 8 * lanes<T>) outer_columns<T, 1, 8, true>(p, i0, i1, j);
+  if (j1 - j >= 8 * lanes<T>) {
+    const std::int64_t most = (j1 - j) / (8 * lanes<T>)*8 * lanes<T>;
+    for (std::int64_t i = i0; i < i1; ++i)  // as they lie in memory
+      for (j = j0; j < j0 + most; j += 8 * lanes<T>) outer_columns<T, 1, 8, true>(p, i, i + 1, j);
+  }
   for (; j1 - j >= lanes<T>; j += lanes<T>) outer_columns<T, 4, 1, true>(p, i0, i1, j);
   if (j < j1) outer_columns<T, 8, 1, false>(p, i0, i1, j);
 }
