@@ -93,10 +93,16 @@ class StopError(Exception):
     """What an object among the nodes raises."""
 
 
+class LostError(Exception):
+    """Backward needs what a plan of Forward did without."""
+
+
 def run(
     program: Program, actions: Actions, trains: list[int], meddlers: list[int]
 ) -> tuple[list[Array | None], int]:
     """Run the program; return what it saw, with None for what was gone, and how often that was.
+
+    It ends early where Backward finds something gone.
 
     At each place of `meddlers` an object is put among the nodes whose forward and backward do what `actions` say.
     """
@@ -175,7 +181,6 @@ def run(
             see(np.array(-1.0))
 
     def calls(step: int) -> None:
-        nonlocal gone
         edf.Forward()
         act(step, "Forward")
         if trains[step % len(trains)] > 0:
@@ -184,8 +189,7 @@ def run(
             except edf.GraphError as error:
                 if GONE not in str(error):
                     raise
-                gone += 1  # the first one ever, when a leaf has been changed since Forward
-                return
+                raise LostError from error  # one of its kind for the first time, and a leaf is not what it was
             act(step, "Backward")
         if trains[step % len(trains)] > 1:
             UPDATES[trains[step % len(trains)] - 2]()
@@ -206,6 +210,8 @@ def run(
             calls(step)
         except StopError:
             seen.append(np.array(-2.0))
+        except LostError:
+            return seen, gone + 1
     seen += [np.array(leaf[name].value) for name in leaf if name[0] == "p"]
     return seen, gone
 
