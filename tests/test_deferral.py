@@ -94,7 +94,7 @@ class StopError(Exception):
 
 
 class LostError(Exception):
-    """Backward needs what a plan of Forward did without."""
+    """What the program goes on with needs what a plan did without."""
 
 
 def run(
@@ -102,7 +102,7 @@ def run(
 ) -> tuple[list[Array | None], int]:
     """Run the program; return what it saw, with None for what was gone, and how often that was.
 
-    It ends early where Backward finds something gone.
+    It ends early where what is gone decides what comes after.
 
     At each place of `meddlers` an object is put among the nodes whose forward and backward do what `actions` say.
     """
@@ -164,6 +164,8 @@ def run(
                     continue
                 if GONE not in str(error):
                     raise
+                if not code.startswith("see("):  # what it should have done, it has not
+                    raise LostError from error
                 gone += 1
                 seen.append(None)
 
