@@ -201,14 +201,14 @@ def run(
     build()
     for step in range(2 * len(program.sizes)):
         now = step
-        old = edf.CompNodes
-        act(step, "build")
-        for name, array in program.data(step % len(program.sizes)).items():
-            if name[0] in "xy":
-                leaf[name].value = array
-        if step and edf.CompNodes is old:  # otherwise there are no values yet
-            act(step, "feed")
         try:
+            old = edf.CompNodes
+            act(step, "build")
+            for name, array in program.data(step % len(program.sizes)).items():
+                if name[0] in "xy":
+                    leaf[name].value = array
+            if step and edf.CompNodes is old:  # otherwise there are no values yet
+                act(step, "feed")
             calls(step)
         except StopError:
             seen.append(np.array(-2.0))
