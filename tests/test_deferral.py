@@ -321,3 +321,27 @@ def test_a_late_look_at_a_gradient_of_a_step_whose_parameters_were_looked_at(
     assert edf.plan_stats()["compiled"] > before
     for a, b in zip(got, want, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.mode("planned")
+@pytest.mark.parametrize("whose", ["parameter", "node"])
+def test_what_was_gone_is_kept_by_plans_for_other_shapes_too(whose: str, device: str) -> None:
+    """Steps of one size are trained with, and the gradient is looked at after a Forward of another size."""
+    _core.empty_cache(edf.get_device())
+    x, p = edf.Input(), edf.Parameter(np.ones((3, 4)))
+    hidden = edf.Tanh(edf.Matmul(x, p))
+    loss, gone = edf.Mean(edf.Square(hidden), axis=1), []
+    for step in range(12):
+        for size in (5, 2):
+            x.value = np.ones((size, 3))
+            edf.Forward()
+            if size == 5:
+                edf.Backward(loss)
+                edf.SGD()
+        if step > 2:
+            try:
+                assert np.any((p if whose == "parameter" else hidden).grad)
+            except edf.GraphError as error:
+                assert GONE in str(error)
+                gone.append(step)
+    assert gone == [3]

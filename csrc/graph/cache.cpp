@@ -51,6 +51,7 @@ std::shared_ptr<Plans> PlanCache::by_id(std::uint64_t id) const {
 }
 
 void PlanCache::lost(Node& node, Look look) const {
+  node.keep = true;  // whatever the shapes of the next step
   if (const std::shared_ptr<Plans> plans = by_id(node.plans)) {
     plans->look(!node.op, node.position, look);
     if (plans->lost) plans->look_at_all(look);  // whoever looks late a second time may look anywhere

@@ -58,7 +58,10 @@ void Session::forward(std::span<Node* const> nodes) {
       node->plans = plans_->id;
       if (node->keep) keep(*node);
     }
-    for (const NodeRef& leaf : listing_.leaves) leaf->plans = plans_->id;
+    for (const NodeRef& leaf : listing_.leaves) {
+      leaf->plans = plans_->id;
+      if (leaf->keep) plans_->look(true, leaf->position, looked_at_grad);
+    }
     adopted_ = 0;
   }
   ran_ = nullptr;
@@ -253,9 +256,9 @@ void Session::look_at_grad(Node& node) {
 void Session::keep(Node& node) {
   node.keep = true;
   if (node.op && mixed.has(node)) mixed.keep(node);
-  if (!plans_ || !node.op || !listing_.has(node)) return;
-  plans_->look(false, node.position, looked_at_value);
-  plans_->look(false, node.position, looked_at_grad);
+  if (!plans_ || !(node.op ? listing_.has(node) : listing_.has_leaf(node))) return;
+  if (node.op) plans_->look(false, node.position, looked_at_value);
+  plans_->look(!node.op, node.position, looked_at_grad);
 }
 
 void Session::change(const Node& leaf) {
