@@ -22,11 +22,11 @@ endfunction()
 function(edfcore_add_cpu_kernels target)
   file(GLOB kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/*.cpu.cpp)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    # Partial redundancy elimination would carry the bounds of a clamped argument through the whole formula, one
-    # select for each step, or make them branches, and the loop is not vectorised.
+    # Partial redundancy elimination and threaded jumps would carry the bounds of a clamped argument through the whole
+    # formula, one select for each step, or make them branches, and the loop is not vectorised.
     set(formulas ${kernels})
     list(FILTER formulas INCLUDE REGEX "(elementwise|softmax|loss)[.]cpu[.]cpp$")
-    set_source_files_properties(${formulas} PROPERTIES COMPILE_OPTIONS -fno-tree-pre)
+    set_source_files_properties(${formulas} PROPERTIES COMPILE_OPTIONS "-fno-tree-pre;-fno-thread-jumps")
   endif()
   set(sets base)
   if(EDFCORE_MULTI_ISA AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang"

@@ -218,7 +218,7 @@ def test_float32_functions_are_exact_within_ulps(name: str, device: str) -> None
     got = f(x).numpy().astype(np.float64)
     normal = np.abs(want) > 1.2e-38
     ulps = np.abs(got - want)[normal] / np.spacing(np.abs(want[normal]).astype(np.float32))
-    assert ulps.max() <= (6 if name == "gelu" else 4)  # its tail is a product of five factors
+    assert ulps.max() <= 4  # on a GPU exp and its kin are CUDA's
 
 
 @pytest.mark.parametrize("label", ["int32", "int64", "uint8"])

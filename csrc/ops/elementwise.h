@@ -22,10 +22,11 @@ namespace edfcore::EDF_ISA {
 // f(x) is the value, df(x, y) its derivative where y = f(x), d2f(x, y) the second derivative.
 // T is float or double; `T(1)` keeps constants in T.
 
-// x between -bound and bound; NaN stays NaN.
+// x, or the bound that it is beyond; NaN stays NaN. In two steps, which become two instructions.
 template <class T>
-EDF_HD inline T within(T x, T bound) {
-  return x < -bound ? -bound : x > bound ? bound : x;
+EDF_HD inline T between(T low, T x, T high) {
+  const T above = x < low ? low : x;
+  return above > high ? high : above;
 }
 
 // clang-format off
@@ -65,10 +66,29 @@ struct Relu {  // NaN stays NaN, as in NumPy's maximum
   template <class T> EDF_HD static T d2f(T, T) { return T(0); }
 };
 
-struct Sigmoid {  // the exponent is never positive, so nothing overflows
+struct Sigmoid {  // 1 / (1 + e^-x)
+  // For x that is not beyond `low` or `high`, where it is 0 or 1, also times x: scale / (d + lost), and r is 1 / d.
+  template <class T> struct Quotient {
+    static constexpr T low = sizeof(T) == 4 ? T(-110) : T(-755), high = sizeof(T) == 4 ? T(87) : T(708);
+    T d, lost, r, scale;
+
+    EDF_HD explicit Quotient(T x) {
+      using F = Format<T>;
+      const Exponential<T> e(-x);
+      const bool far = e.n > F::step;  // where the result may be too small a number for its full precision
+      scale = far ? F::step_down : T(1);
+      const T power = power_of_two(far ? e.n - F::step : e.n) * e.part;
+      const T most = power > scale ? power : scale, least = power > scale ? scale : power;
+      d = most + least;
+      lost = least - (d - most);
+      r = T(1) / d;
+    }
+  };
+  template <class T> EDF_HD static T bounded(T x) { return between(Quotient<T>::low, x, Quotient<T>::high); }
+
   template <class T> EDF_HD static T f(T x) {
-    const T e = exp_(-abs_(x));
-    return (x < T(0) ? e : T(1)) / (T(1) + e);
+    const Quotient<T> q(bounded(x));
+    return (q.r - q.r * (q.r * q.lost)) * q.scale;
   }
   template <class T> EDF_HD static T df(T, T y) { return y * (T(1) - y); }
   template <class T> EDF_HD static T d2f(T, T y) { return y * (T(1) - y) * (T(1) - T(2) * y); }
@@ -98,63 +118,77 @@ struct Abs {  // with derivative 0 at 0
   template <class T> EDF_HD static T d2f(T, T) { return T(0); }
 };
 
-struct Gelu {  // x P(x), where P is the normal distribution; beyond 40 its tail is 0 in every dtype
-  // e^(-x x / 2), with the rounding of x x made good: far out it would cost hundreds of units.
-  template <class T> EDF_HD static T bell(T x) {
-    const T square = x * x, lost = lost_in_square(x, square), e = exp_(T(-0.5) * square);
+struct Gelu {  // x P(x), where P is the normal distribution; beyond `far` its tail is 0
+  template <class T> static constexpr T far = sizeof(T) == 4 ? T(14.5) : T(39);
+
+  // e^(-t t / 2), with the rounding of t t made good: far out it would cost hundreds of units.
+  template <class T> EDF_HD static T bell(T t) {
+    const T square = t * t, lost = fused(t, t, -square), e = exp_(T(-0.5) * square);
     return e - e * (T(0.5) * lost);
   }
-  // P(-x) e^(x x / 2) (1 + c x) is a polynomial in another variable, within 3e-8 of floats and 2e-18 of doubles:
-  // erfc would lose far out what bell saves, and is slow.
-  EDF_HD static float scaled(float u) {
-    return polynomial(u, 2.53244281e-1f, 1.71495810e-1f, 7.10989460e-2f, 1.02338511e-2f, -5.10875974e-3f,
-                      -1.75433443e-3f, 6.90080866e-4f, 2.13968553e-4f, -1.13851282e-4f);
+
+  // t P(-t) e^(t t / 2) is a s for t >= 0, where a = t / (middle + t) and s = first + u more(u), a polynomial in
+  // u = 1.125 - 2 a within 3e-8 of floats and 1e-17 of doubles: erfc would lose far out what is made good here.
+  template <class T> static constexpr T middle = T(2.859375);
+  template <class T> static constexpr T first = sizeof(T) == 4 ? T(0.665478051f) : T(0.6654780702504116);
+  EDF_HD static float more(float u) {
+    return polynomial(u, 0.440901577f, 0.191242516f, 0.0359302312f, -0.0109860217f, -0.00630388083f,
+                      0.00131449173f, 0.000974935712f, -0.000399639568f, 3.10529576e-05f);
   }
-  EDF_HD static double scaled(double u) {
-    return polynomial(u, 0.18882128260393788, 0.15197416049297302, 0.09678435018555372, 0.046630464489914696,
-                      0.015099143722729287, 0.0018850472416694218, -0.0008699230917410901, -0.0004077046142232884,
-                      3.333607687754694e-05, 5.7773732499378906e-05, -4.770564040392518e-07,
-                      -8.786166149437357e-06, 1.7913196644153596e-07, 1.4800314321685798e-06,
-                      -1.5732980195698607e-07, -2.5537935919683675e-07, 6.778486536761131e-08,
-                      3.875853144455063e-08, -2.11690660035089e-08, -3.3695462726799878e-09,
-                      4.790450218181361e-09, -4.330316360492174e-10, -5.994882087713273e-10,
-                      1.6541054004294706e-10);
+  EDF_HD static double more(double u) {
+    return polynomial(u, 0.44090157516871215, 0.19124090896584162, 0.0359305836321355, -0.010965106319875358,
+                      -0.006318369611313548, 0.0012268491719913837, 0.0010826358311902995,
+                      -0.00030787555501041744, -0.00018510445545073765, 0.00010181069726160723,
+                      2.0593990200723013e-05, -3.106872594512097e-05, 4.32772943857682e-06,
+                      7.002959973390626e-06, -3.934669386977833e-06, -4.3906236954540164e-07,
+                      1.3945364099134822e-06, -4.953722729572651e-07, -2.0548439303479806e-07,
+                      2.3722649771075293e-07, -4.564053465838319e-08, -3.558015108206535e-08,
+                      2.1727880411975804e-08, -3.698484726945463e-09);
   }
-  // w P(-x) for x >= 0
-  template <class T> EDF_HD static T tail(T w, T x) {
-    const T c = sizeof(T) == 4 ? T(0.35) : T(0.25), r = T(1) / (T(1) + c * x);
-    return w * (scaled(T(2) * r - T(1)) * r) * bell(x);
+
+  // t P(-t): a product of three factors, whose roundings are made good together. Of what u has lost, few digits of
+  // the polynomial's slope are enough, and of a's loss, few of what it is of the product's.
+  template <class T> EDF_HD static T tail(T t) {
+    const T square = t * t, d = middle<T> + t, a = t / d, b = T(1) - a, u = multiply_add(T(-2), a, T(1.125));
+    const Exponential<T> e(T(-0.5) * square);
+    const T w = u * more(u), s = first<T> + w, p = a * e.part;
+    const T of_a = (fused(-a, d, t) - a * (t - (d - middle<T>))) * (b * b * b) * (T(1) / middle<T>);
+    const T of_u = multiply_add(T(-2), a, T(1.125) - u), of_square = fused(t, t, -square);
+    const T of_p = fused(a, e.part, -p) + a * e.low + of_a + p * (T(0.65) * of_u - T(0.5) * of_square);
+    const T y = fused(p, s, of_p * s + p * (w - (s - first<T>)));
+    return y * power_of_two(e.n + Format<T>::step) * Format<T>::step_down;
   }
-  template <class T> EDF_HD static T below(T x) { return x < T(0) ? tail(T(1), -x) : T(1) - tail(T(1), x); }
 
   template <class T> EDF_HD static T f(T x) {
-    const T c = within(x, T(40)), t = tail(c, abs_(c));
-    return c < T(0) ? t : x - t;
+    const T c = between(-far<T>, x, far<T>), t = tail(abs_(c));
+    return c < T(0) ? -t : x - t;
   }
   template <class T> EDF_HD static T df(T x, T) {
-    const T c = within(x, T(40));
-    return below(c) + c * (T(0.39894228040143267794) * bell(c));
+    const T c = between(-far<T>, x, far<T>), t = abs_(c), a = t / (middle<T> + t), u = T(1.125) - T(2) * a;
+    const T scaled = multiply_add(u, more(u), first<T>) * ((T(1) - a) * (T(1) / middle<T>));
+    const T below = bell(t) * (scaled - T(0.39894228040143267794) * t);
+    return c < T(0) ? below : T(1) - below;
   }
   template <class T> EDF_HD static T d2f(T x, T) {
-    const T c = within(x, T(40));
+    const T c = between(-far<T>, x, far<T>);
     return (T(2) - c * c) * (T(0.39894228040143267794) * bell(c));
   }
 };
 
-struct Silu {  // x sigmoid(x); beyond 800 the sigmoid is 0 or 1 in every dtype
+struct Silu {  // x sigmoid(x)
   template <class T> EDF_HD static T f(T x) {
-    const T c = within(x, T(800));
-    const bool far = c < T(-64);  // where e^c may be too small a number for its full precision: e^(c + 32)
-    const T e = exp_(far ? c + T(32) : -abs_(c));
-    const T y = (c < T(0) ? c * e : x) / (far ? T(1) : T(1) + e);
-    return far ? y * T(1.2664165549094175723e-14) : y;
+    const T c = Sigmoid::bounded(x);
+    const Sigmoid::Quotient<T> q(c);
+    const T lost = fused(-q.r, q.d, T(1)) - q.r * q.lost;  // of r, over r
+    const T y = fused(c, q.r, c * q.r * lost) * q.scale;
+    return x > c ? x : y;
   }
   template <class T> EDF_HD static T df(T x, T) {
-    const T c = within(x, T(800)), s = Sigmoid::f(c);
+    const T c = Sigmoid::bounded(x), s = Sigmoid::f(c);
     return s * (T(1) + c * (T(1) - s));
   }
   template <class T> EDF_HD static T d2f(T x, T) {
-    const T c = within(x, T(800)), s = Sigmoid::f(c);
+    const T c = Sigmoid::bounded(x), s = Sigmoid::f(c);
     return s * (T(1) - s) * (T(2) + c * (T(1) - T(2) * s));
   }
 };

@@ -3,9 +3,8 @@
 #pragma once
 
 #include <math.h>
-#include <stdint.h>
 
-#include "ops/polynomial.h"
+#include "ops/exponential.h"
 
 // Arguments are reduced as Cody and Waite do, by a multiple of ln 2 in two parts; what is left goes to
 // minimax polynomials from Remez exchanges in 200 bits. Every result is within 2 units in the last place, an
@@ -14,24 +13,15 @@
 namespace edfcore::EDF_ISA {
 
 template <class T>
-struct Format;
+struct Constants;
 
 template <>
-struct Format<float> {
-  using Bits = std::uint32_t;
-  static constexpr int mantissa = 23;
-  static constexpr float bias = 127, to_integer = 0x1.8p23f;  // adding and subtracting this one rounds
+struct Constants<float> : Format<float> {
   static constexpr Bits one = 0x3f800000, root_half = 0x3f3504f3;
   static constexpr float smallest_normal = 0x1p-126f, infinity = __builtin_huge_valf(),
                          nan = __builtin_nanf("");
-  static constexpr float log2_e = 1.44269504f, ln2_high = 0x1.62e4p-1f, ln2_low = 1.4286068e-6f;
-  static constexpr float exp_low = -104, exp_high = 89;  // beyond: 0 and infinity
-  static constexpr float tanh_high = 10;                 // beyond: 1
+  static constexpr float tanh_high = 10;  // beyond: 1
 
-  // (e^r - 1 - r) / r^2 for |r| <= ln 2 / 2
-  EDF_HD static float exp_tail(float r) {
-    return polynomial(r, 0.49999994f, 0.166665196f, 0.0416683815f, 0.00836888142f, 0.00138159201f);
-  }
   // (ln((1 + s) / (1 - s)) / s - 2) / z where z = s s, for s < 0.172
   EDF_HD static float log_tail(float z) { return polynomial(z, 0.666667819f, 0.399759859f, 0.299282551f); }
   // (tanh(x) / x - 1) / z where z = x x, for x < 0.5625
@@ -41,23 +31,12 @@ struct Format<float> {
 };
 
 template <>
-struct Format<double> {
-  using Bits = std::uint64_t;
-  static constexpr int mantissa = 52;
-  static constexpr double bias = 1023, to_integer = 0x1.8p52;
+struct Constants<double> : Format<double> {
   static constexpr Bits one = 0x3ff0000000000000, root_half = 0x3fe6a09e667f3bcd;
   static constexpr double smallest_normal = 0x1p-1022, infinity = __builtin_huge_val(),
                           nan = __builtin_nan("");
-  static constexpr double log2_e = 1.4426950408889634, ln2_high = 0x1.62e42fefa38p-1,
-                          ln2_low = 5.497923018708371e-14;
-  static constexpr double exp_low = -746, exp_high = 710;
   static constexpr double tanh_high = 20;
 
-  EDF_HD static double exp_tail(double r) {
-    return polynomial(r, 0.500000000000001, 0.1666666666666668, 0.041666666666519352, 0.0083333333333190998,
-                      0.0013888888948624671, 0.0001984126989456793, 2.4801486418869754e-05,
-                      2.7557234275631728e-06, 2.7632996902323372e-07, 2.5112854612156645e-08);
-  }
   EDF_HD static double log_tail(double z) {
     return polynomial(z, 0.66666666666667096, 0.39999999999514224, 0.2857142873082259, 0.22222198910014904,
                       0.18183581880347663, 0.15312880762191292, 0.14813511619196659);
@@ -67,42 +46,6 @@ struct Format<double> {
                       0.021869488358264966, -0.0088632319852751159, 0.0035920845254358408,
                       -0.0014554881010035135, 0.0005881986082192219, -0.00023271485802437436,
                       8.2314856647413661e-05, -1.885430593786894e-05);
-  }
-};
-
-template <class T>
-using Bits = typename Format<T>::Bits;
-
-template <class T>
-EDF_HD inline Bits<T> bits_of(T x) {
-  return __builtin_bit_cast(Bits<T>, x);
-}
-template <class T>
-EDF_HD inline T from_bits(Bits<T> bits) {
-  return __builtin_bit_cast(T, bits);
-}
-
-// The integer nearest to x, of at most 2^22 or 2^51; the compiler may not cancel this without -ffast-math.
-template <class T>
-EDF_HD inline T nearest(T x) {
-  return (x + Format<T>::to_integer) - Format<T>::to_integer;
-}
-
-// 2^n for an integer n whose power is a normal number: the sum's low bits are n.
-template <class T>
-EDF_HD inline T power_of_two(T n) {
-  constexpr T to_bits = Format<T>::to_integer + Format<T>::bias;
-  return from_bits<T>(bits_of(n + to_bits) << Format<T>::mantissa);
-}
-
-// e^x = 2^n part, part near 1.
-template <class T>
-struct Exponential {
-  T n, part;
-
-  EDF_HD explicit Exponential(T x) : n(nearest(x * Format<T>::log2_e)) {
-    const T r = multiply_add(n, -Format<T>::ln2_low, multiply_add(n, -Format<T>::ln2_high, x));
-    part = T(1) + multiply_add(r * r, Format<T>::exp_tail(r), r);
   }
 };
 
@@ -122,7 +65,7 @@ struct Logarithm {
   T k, f, s, square;
 
   EDF_HD explicit Logarithm(T x) {
-    using F = Format<T>;
+    using F = Constants<T>;
     constexpr Bits<T> fraction = (Bits<T>(1) << F::mantissa) - 1;
     constexpr T unit = static_cast<T>(Bits<T>(1) << F::mantissa);  // its low bits can be set to an integer
     const Bits<T> shifted = bits_of(x) + (F::one - F::root_half);
@@ -133,7 +76,7 @@ struct Logarithm {
   }
   // k ln 2 + ln(1 + f) + low, where ln(1 + f) = f - square + s (square + s s tail): small terms first.
   EDF_HD T sum(T low) const {
-    using F = Format<T>;
+    using F = Constants<T>;
     const T z = s * s, tail = multiply_add(z, F::log_tail(z), square);
     return multiply_add(k, F::ln2_high,
                         f - (square - multiply_add(s, tail, multiply_add(k, F::ln2_low, low))));
@@ -142,7 +85,7 @@ struct Logarithm {
 
 template <class T>
 EDF_HD inline T log_of(T x) {
-  using F = Format<T>;
+  using F = Constants<T>;
   constexpr T up = static_cast<T>(Bits<T>(1) << F::mantissa);
   const bool subnormal = x < F::smallest_normal;
   Logarithm<T> l(subnormal ? x * up : x);
@@ -155,7 +98,7 @@ EDF_HD inline T log_of(T x) {
 // digits.
 template <class T>
 EDF_HD inline T log1p_of(T x) {
-  using F = Format<T>;
+  using F = Constants<T>;
   const T u = T(1) + x, lost = x < T(1) ? x - (u - T(1)) : T(1) - (u - x);
   const Logarithm<T> l(u);
   const T k = l.k > T(60) ? T(60) : l.k, one_over = (T(1) - l.s) * (T(1) - l.s + l.s * l.s);
@@ -167,7 +110,7 @@ EDF_HD inline T log1p_of(T x) {
 // x + x^3 P(x^2) where that is precise, else 1 - 2 / (e^2x + 1).
 template <class T>
 EDF_HD inline T tanh_of(T x) {
-  using F = Format<T>;
+  using F = Constants<T>;
   constexpr Bits<T> sign = Bits<T>(1) << (8 * sizeof(T) - 1);
   const T a = from_bits<T>(bits_of(x) & ~sign), z = a * a;
   const T near = multiply_add(a * z, F::tanh_tail(z), a);

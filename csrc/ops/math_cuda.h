@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "ops/polynomial.h"
+#include "ops/exponential.h"
 
 namespace edfcore::EDF_ISA {
 

@@ -19,17 +19,24 @@ EDF_HD inline float multiply_add(float a, float b, float c) { return a * b + c; 
 EDF_HD inline double multiply_add(double a, double b, double c) { return a * b + c; }
 #endif
 
-// What rounding x * x to `square` lost, where nothing overflows.
+// a * b + c with hardly more than one rounding on any machine, where nothing overflows: what rounding a * b
+// lost is fused(a, b, -(a * b)), exactly.
 #ifdef EDF_FUSED
-EDF_HD inline float lost_in_square(float x, float square) { return fmaf(x, x, -square); }
-EDF_HD inline double lost_in_square(double x, double square) { return ::fma(x, x, -square); }
+EDF_HD inline float fused(float a, float b, float c) { return multiply_add(a, b, c); }
+EDF_HD inline double fused(double a, double b, double c) { return multiply_add(a, b, c); }
 #else
-EDF_HD inline float lost_in_square(float x, float square) {
-  return static_cast<float>(double(x) * double(x) - double(square));
+EDF_HD inline float fused(float a, float b, float c) {
+  return static_cast<float>(double(a) * double(b) + double(c));
 }
-EDF_HD inline double lost_in_square(double x, double square) {  // by halves, as Dekker does
-  const double big = x * 134217729.0, high = big - (big - x), low = x - high;
-  return ((high * high - square) + 2 * high * low) + low * low;
+EDF_HD inline double halved(double x) {  // the upper half of its digits
+  const double big = x * 134217729.0;
+  return big - (big - x);
+}
+EDF_HD inline double fused(double a, double b, double c) {  // as Dekker and Knuth do
+  const double product = a * b, a1 = halved(a), b1 = halved(b), a2 = a - a1, b2 = b - b1;
+  const double lost = ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2;
+  const double sum = product + c, of_c = sum - product;
+  return sum + (lost + ((product - (sum - of_c)) + (c - of_c)));
 }
 #endif
 
