@@ -114,6 +114,7 @@ def reset() -> None:
     edf.learning_rate = 0.001
     edf.DT = np.float32
     edf.set_device("cpu")
+    edf.reproducible(False)
     _core.set_grad_enabled(True)
 
 

@@ -215,7 +215,7 @@ def test_an_unknown_instruction_set(isa: str) -> None:
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        f"edfcore.errors.DeviceError: EDFCORE_ISA={isa} is not known: use base, avx2, avx512 or neon. "
+        f"edfcore.errors.DeviceError: EDFCORE_ISA={isa} is not known: use base, exact, avx2, avx512 or neon. "
         "Node made at <string>:3."
     )
 

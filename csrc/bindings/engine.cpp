@@ -27,6 +27,14 @@ void init_engine(py::module_& m) {
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
   m.def("isa", [] { return isa_name(current_isa()); }, "The instruction set that CPU kernels run in.");
+  m.def("reproducible", &reproducible);
+  m.def(
+      "set_reproducible",
+      [](bool on) {
+        finish_step();
+        set_reproducible(on);
+      },
+      py::arg("on"));
   m.def(
       "set_device",
       [](const std::string& name) {

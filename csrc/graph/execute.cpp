@@ -12,7 +12,6 @@
 #include "device/memory.h"
 #include "graph/run.h"
 #include "graph/watch.h"
-#include "ops/cpu_features.h"
 #include "ops/ops.h"
 
 namespace edfcore {
@@ -85,9 +84,6 @@ Runner::Runner(Plan plan)
   std::size_t view = 0;
   for (std::size_t s = 0; s < trace.steps.size(); ++s) {
     const TraceStep& step = trace.steps[s];
-    const Kernel kernel = on_cpu ? cpu_kernel(step.op->cpu) : step.op->cuda;
-    if (!kernel)
-      fail(ErrorKind::device, "[", step.op->name, "] has no kernel for ", device_name(trace.device), ".");
     const Launch launch{views_.data() + view,
                         views_.data() + view + step.in.size(),
                         static_cast<std::int32_t>(step.in.size()),
@@ -97,13 +93,25 @@ Runner::Runner(Plan plan)
                         nullptr,
                         on_cpu ? 0 : ops::index_of(*step.written),
                         nullptr};
-    steps_.push_back({plan_.views[s] ? nullptr : kernel, launch, view});
+    steps_.push_back({nullptr, launch, view});
     view += step.in.size() + step.out.size();
     if (step.update >= 0) updates_.push_back(s);
   }
   for (std::size_t slot = 0; slot < trace.slots.size(); ++slot)
     if (trace.slots[slot].constant) bind(static_cast<std::int32_t>(slot), trace.slots[slot].constant.data());
+  choose_kernels(current_isa());
   settle_groups();
+}
+
+void Runner::choose_kernels(Isa isa) {
+  const Device device = plan_.trace.device;
+  for (std::size_t s = 0; s < steps_.size(); ++s) {
+    const Op& op = *plan_.trace.steps[s].op;
+    const Kernel kernel = device.type == DeviceType::cpu ? cpu_kernel(op.cpu, isa) : op.cuda;
+    if (!kernel) fail(ErrorKind::device, "[", op.name, "] has no kernel for ", device_name(device), ".");
+    if (!plan_.views[s]) steps_[s].kernel = kernel;
+  }
+  isa_ = isa;
 }
 
 // Where phases end, and where there may be a look at signals: not after an update.
@@ -178,6 +186,7 @@ void Runner::run(std::span<const NodeRef> nodes, std::span<const Scalars> update
     arena = allocate({DType::u8, Shape{plan_.arena_bytes}}, plan_.trace.device);
   }
   if (arena.data() != arena_) move_to(arena.data());
+  if (const Isa isa = current_isa(); isa != isa_) choose_kernels(isa);
   if (last == Phase::update) {
     for (const std::size_t s : updates_) {
       TraceStep& step = plan_.trace.steps[s];

@@ -1,4 +1,5 @@
-// Running a plan again and again: kernels, places and arguments are settled once, when the runner is made.
+// Running a plan again and again: places and arguments are settled once, when the runner is made, and kernels
+// when the instruction set is another.
 #pragma once
 
 #include <span>
@@ -6,6 +7,7 @@
 
 #include "device/backend.h"
 #include "graph/plan.h"
+#include "ops/cpu_features.h"
 
 namespace edfcore {
 
@@ -49,6 +51,7 @@ class Runner {
 
   void rebind(std::int32_t slot, void* data);
   void move_to(void* arena);
+  void choose_kernels(Isa isa);
   void settle_groups();
   double about(std::size_t s) const;
   void run_group(const Group& group, std::span<const NodeRef> nodes);
@@ -60,6 +63,7 @@ class Runner {
   Plan plan_;
   Backend* device_;
   void* arena_ = nullptr;
+  Isa isa_;
   std::vector<Step> steps_;
   std::vector<View> views_;  // of every step: inputs, then outputs
   std::vector<std::int32_t> value_of_view_;

@@ -186,7 +186,7 @@ void execute(Node& node, Prepared& p) {
                         where.status(),
                         device.type == DeviceType::cpu ? 0 : ops::index_of(*node.op),
                         where.stream()};
-    const Kernel kernel = device.type == DeviceType::cpu ? cpu_kernel(op.cpu) : op.cuda;
+    const Kernel kernel = device.type == DeviceType::cpu ? cpu_kernel(op.cpu, current_isa()) : op.cuda;
     if (!kernel) fail(ErrorKind::device, "[", op.name, "] has no kernel for ", device_name(device), ".");
     if (watch().on) {
       const Watched watched(*node.op,

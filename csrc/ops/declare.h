@@ -9,16 +9,24 @@
   void kernel(const Launch&);                  \
   }
 
+// Kernels without multiply-adds are compiled once for base and exact: the build says which have some.
+#if defined(EDFCORE_EXACT_KERNELS)
+#define EDF_ISA_EXACT isa_exact
+#else
+#define EDF_ISA_EXACT isa_base
+#endif
+
 #if defined(EDFCORE_MULTI_ISA)  // x86-64: one build for three instruction sets
 #define EDF_CPU_KERNEL(kernel) \
-  CpuKernel { &isa_base::kernel, &isa_avx2::kernel, &isa_avx512::kernel }
-#define EDF_DECLARE_CPU_KERNEL(kernel)        \
-  EDF_DECLARE_CPU_KERNEL_IN(isa_base, kernel) \
-  EDF_DECLARE_CPU_KERNEL_IN(isa_avx2, kernel) \
+  CpuKernel { &isa_base::kernel, &EDF_ISA_EXACT::kernel, &isa_avx2::kernel, &isa_avx512::kernel }
+#define EDF_DECLARE_CPU_KERNEL(kernel)             \
+  EDF_DECLARE_CPU_KERNEL_IN(isa_base, kernel)      \
+  EDF_DECLARE_CPU_KERNEL_IN(EDF_ISA_EXACT, kernel) \
+  EDF_DECLARE_CPU_KERNEL_IN(isa_avx2, kernel)      \
   EDF_DECLARE_CPU_KERNEL_IN(isa_avx512, kernel)
 #else
 #define EDF_CPU_KERNEL(kernel) \
-  CpuKernel { &isa_base::kernel, nullptr, nullptr }
+  CpuKernel { &isa_base::kernel, nullptr, nullptr, nullptr }
 #define EDF_DECLARE_CPU_KERNEL(kernel) EDF_DECLARE_CPU_KERNEL_IN(isa_base, kernel)
 #endif
 

@@ -55,9 +55,10 @@ struct VjpArgs {
   std::span<Value> result;       // by input; all empty on entry
 };
 
-// One implementation per instruction set, chosen at load.
+// One implementation per instruction set.
 struct CpuKernel {
   Kernel base = nullptr;
+  Kernel exact = nullptr;
   Kernel avx2 = nullptr;
   Kernel avx512 = nullptr;
 };

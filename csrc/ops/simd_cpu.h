@@ -71,6 +71,15 @@ inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { r
 inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) {
   return vfmaq_f64(c, a, b);
 }
+#elif defined(EDF_EXACT)
+__attribute__((noinline)) inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) {
+  for (int l = 0; l < lanes<float>; ++l) c[l] = multiply_add(a[l], b[l], c[l]);
+  return c;
+}
+__attribute__((noinline)) inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) {
+  for (int l = 0; l < lanes<double>; ++l) c[l] = multiply_add(a[l], b[l], c[l]);
+  return c;
+}
 #else
 inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return a * b + c; }
 inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) { return a * b + c; }

@@ -135,6 +135,27 @@ def get_num_threads() -> int:
     return _core.num_threads()
 
 
+def reproducible(on: bool | None = None) -> bool:
+    """Whether results must be the same bits on every processor; an argument sets this, from the next run on.
+
+    Any two processors with a fused multiply-add (AVX2, AVX-512, NEON) agree anyway. On one without it, products are
+    rounded before they are added up, unless this is on: then they are computed exactly, which is many times slower.
+    What calls the C library (`pow`) agrees where that library is the same, and a GPU is not concerned.
+    """
+    if on is not None:
+        _core.set_reproducible(on)
+    return _core.reproducible()
+
+
+def show_config() -> None:
+    """Print the version, the instruction set of the CPU kernels, and what else results or speed may depend on."""
+    gpu = cuda.description() if cuda.is_available() else cuda.why_not()
+    print(f"edfcore {__version__}")
+    print(f"CPU kernels: {_core.isa()} (EDFCORE_ISA), reproducible: {reproducible()}")
+    print(f"threads: {get_num_threads()} (EDFCORE_NUM_THREADS)")
+    print(f"CUDA: {cuda.build()}; {gpu}")
+
+
 def memory_stats(device: str | None = None) -> dict[str, int]:
     """Engine memory of a device (the current one by default): bytes, peak_bytes, cached_bytes, allocations."""
     return _core.memory_stats(device or get_device())
@@ -183,7 +204,7 @@ __all__ = [
     "clear_compgraph", "keep", "plan", "replay", "debug", "trace", "seed",
     *_NODE_CLASSES,
     "Tensor", "tensor", "no_grad", "ops",
-    "set_device", "get_device", "device", "cuda", "set_num_threads", "get_num_threads", "memory_stats", "plan_stats",
-    "live_nodes",
+    "set_device", "get_device", "device", "cuda", "set_num_threads", "get_num_threads",
+    "reproducible", "show_config", "memory_stats", "plan_stats", "live_nodes",
     "Error", "ShapeError", "DTypeError", "DataError", "DeviceError", "OutOfMemoryError", "GraphError",
 ]  # fmt: skip
