@@ -67,8 +67,9 @@ def recorded(program: Program, dtype: Any, look: bool) -> Trace:
                 if call == "SGD" or not look:
                     try:
                         exec(code, scope)
-                    except edf.GraphError as error:  # once: a node in NumPy may have written what it came from
-                        if not program.hosts or "is gone: nobody had looked at it before" not in str(error):
+                    except edf.GraphError as error:
+                        gone = "is gone: nobody had looked at it before" in str(error)
+                        if not (program.hosts and gone):  # a node in NumPy may have written what it came from
                             raise
                 copies += [a.copy() for a in held[len(copies) :]]
         if look:
