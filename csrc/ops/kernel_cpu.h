@@ -37,15 +37,12 @@ namespace edfcore::EDF_ISA {
 // The split depends on n and grain alone.
 template <class Body>
 void parallel_ranges(std::int64_t n, std::int64_t grain, const Body& body) {
-  if (n <= grain) {
-    if (n > 0) body(std::int64_t{0}, n);
-    return;
-  }
   struct Context {
     const Body* body;
     std::int64_t n, grain;
   } context{&body, n, grain < 1 ? 1 : grain};
-  const std::int64_t chunks = (n + context.grain - 1) / context.grain;
+  // Most ranges are short, and a division takes longer than what is done to them.
+  const std::int64_t chunks = n <= context.grain ? n > 0 : (n + context.grain - 1) / context.grain;
   parallel_chunks(
       chunks,
       [](void* p, std::int64_t chunk) {
