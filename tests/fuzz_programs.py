@@ -29,6 +29,7 @@ from references import Array
 
 SIZES = ((3, 3, 2), (2, 5, 4), (4, 1, 4), (5, 5, 5), (1, 3, 2), (8, 3, 3), (13, 13, 1), (130, 130, 37))
 RATE = 0.01
+GONE = "is gone: nobody had looked at it before"  # what the engine says of a look that comes too late
 RECORDED = {op.name: getattr(ops, op.name, None) or HOSTS[op.name] for op in OPS}
 compiled = lru_cache(lambda text: compile(text, "<graph>", "exec"))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import edfcore as edf
 from edfcore import _core
-from fuzz_programs import DIGITS, GENES, RATE, RECORDED, Program, made_program, nodes, try_out
+from fuzz_programs import DIGITS, GENES, GONE, RATE, RECORDED, Program, made_program, nodes, try_out
 from references import Array
 
 PLACES = ("Forward", "Backward", "SGD", "feed", "build")
@@ -20,7 +20,6 @@ Actions = list[tuple[int, str, str]]  # in which step, after which call, and the
 THREADS = (1, 2, 3, 8)
 UPDATES = (edf.SGD, edf.Momentum, edf.Adam)
 NOT_YET = ("no value yet", "no gradient yet", "before it has a value")
-GONE = "is gone: nobody had looked at it before"
 
 
 def made_action(program: Program, gene: int) -> tuple[int, str, str]:

@@ -23,7 +23,7 @@ from edfcore import _core, ops
 from fuzz_draft import HOSTS
 from fuzz_makers import Op
 from fuzz_ops import OPS
-from fuzz_programs import PROGRAMS, RATE, RECORDED, Program, nodes, try_out
+from fuzz_programs import GONE, PROGRAMS, RATE, RECORDED, Program, nodes, try_out
 from references import Array
 
 THREADS = (1, 2, 3, 8)
@@ -68,8 +68,8 @@ def recorded(program: Program, dtype: Any, look: bool) -> Trace:
                     try:
                         exec(code, scope)
                     except edf.GraphError as error:
-                        gone = "is gone: nobody had looked at it before" in str(error)
-                        if not (program.hosts and gone):  # a node in NumPy may have written what it came from
+                        # A node in NumPy may have written what it came from.
+                        if not (program.hosts and GONE in str(error)):
                             raise
                 copies += [a.copy() for a in held[len(copies) :]]
         if look:

@@ -16,7 +16,7 @@
 #define EDF_ISA_EXACT isa_base
 #endif
 
-#if defined(EDFCORE_MULTI_ISA)  // x86-64: one build for three instruction sets
+#if defined(EDFCORE_MULTI_ISA)  // x86-64: one build for all instruction sets
 #define EDF_CPU_KERNEL(kernel) \
   CpuKernel { &isa_base::kernel, &EDF_ISA_EXACT::kernel, &isa_avx2::kernel, &isa_avx512::kernel }
 #define EDF_DECLARE_CPU_KERNEL(kernel)             \
