@@ -75,7 +75,7 @@ def test_memory_is_reused_when_nobody_holds_the_array() -> None:
     for _ in range(20):
         a.value.sum()
         edf.Forward()
-    assert edf.memory_stats("cpu")["bytes"] == before
+    assert edf.memory_stats("cpu")["bytes"] <= before
 
 
 def test_what_is_written_into_a_value_is_what_the_next_node_sees(device: str) -> None:

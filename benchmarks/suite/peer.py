@@ -12,8 +12,6 @@ from peers_timing import load
 from suite.problems import CHECKED, Array, Network, OpProblem, Problem, Unsupported
 from suite.rows import POOL, Row
 
-LONGEST = 40  # epochs
-
 
 class Program:
     """One row as one peer runs it. `check` is called first, and once."""
@@ -129,7 +127,11 @@ class ManySteps(Trainer):
 
 
 class ToAccuracy(Program):
-    """Trains from the beginning until the test set is labelled well enough. Scoring is not timed."""
+    """Trains from the beginning for as many epochs as float64 needs to label the test set well enough.
+
+    The epoch in which float32 first gets there is chance, as two peers whose steps differ by roundings show. Each must
+    have come within a hundredth of it. Scoring is not timed.
+    """
 
     once = True
 
@@ -145,13 +147,14 @@ class ToAccuracy(Program):
     def time(self, calls: int) -> float:
         seconds = 0.0
         self.trainer.reset()
-        for epoch in range(LONGEST):
+        for epoch in range(self.net.epochs):
+            order = self.net.order(epoch)
             begin = time.perf_counter()
-            self.trainer.epoch(self.net.order(epoch))
+            self.trainer.epoch(order)
             seconds += time.perf_counter() - begin
-            if self.net.accuracy_of(self.trainer.parameters()) >= self.net.accuracy:
-                return seconds
-        raise ArithmeticError(f"less than {self.net.accuracy:.0%} after {LONGEST} epochs")
+        if (found := self.net.accuracy_of(self.trainer.parameters())) < self.net.accuracy - 0.01:
+            raise ArithmeticError(f"{found:.1%} instead of {self.net.accuracy:.0%}")
+        return seconds
 
 
 class Peer:

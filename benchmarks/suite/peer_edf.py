@@ -59,7 +59,7 @@ class EdfTrainer(Trainer):
     def memory(self) -> int | None:
         if self.edf.__name__ != "edfcore":
             return None
-        self.run(3)  # the first steps, which keep every value
+        self.run(70)  # the first steps, which keep every value
         self.edf._core.reset_peak_memory("cpu")
         self.run(3)
         return int(self.edf.memory_stats()["peak_bytes"])

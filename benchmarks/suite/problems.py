@@ -179,7 +179,7 @@ class Network:
         self.activation, self.loss, self.optimiser = a["activation"], a["loss"], a["optimiser"]
         self.first = first_parameters(self.sizes, random)
         if row.op == "fashion":
-            self.accuracy = a["accuracy"]
+            self.accuracy, self.epochs = a["accuracy"], a["epochs"]
             (self.x, self.y), self.test = fashion(data)
             self.count = len(self.x) // self.batch
         else:

@@ -66,7 +66,7 @@ void PlanCache::lost(Node& node, Look look) const {
 }
 
 std::unique_ptr<Compiled> compile(const Listing& listing, Plans& plans, const Target& target, Rule::Kind rule,
-                                  bool whole) {
+                                  Stops stops) {
   Program program;
   program.rule = rule;
   program.nodes = listing.nodes;
@@ -89,22 +89,24 @@ std::unique_ptr<Compiled> compile(const Listing& listing, Plans& plans, const Ta
     grads.push_back({position, trace.keep_grad(grad, parameter), spec, leaf});
   };
   for (std::size_t i = 0; i < plans.nodes.size(); ++i) {
-    if (!(plans.nodes[i] & looked_at_value)) continue;
+    const auto position = static_cast<std::int32_t>(i);
+    if (!(plans.nodes[i] & looked_at_value) && position != target.loss) continue;  // the loss is small
     const std::int32_t slot = trace.keep(traced.values[i]);
-    values.push_back({static_cast<std::int32_t>(i), slot, plans.specs[i], false});
+    values.push_back({position, slot, plans.specs[i], false});
   }
   if (target.loss >= 0) {
     for (std::size_t i = 0; i < plans.nodes.size(); ++i)
       if (plans.nodes[i] & looked_at_grad)
         keep_grad(static_cast<std::int32_t>(i), traced.grads[i], false, -1);
     // Between Backward and the update anything may be done with them; and who looks at one may look at any.
-    const bool any = !whole || std::any_of(plans.leaves.begin(), plans.leaves.end(),
-                                           [](std::uint8_t looks) { return looks & looked_at_grad; });
+    const bool any =
+        stops == Stops::phases || std::any_of(plans.leaves.begin(), plans.leaves.end(),
+                                              [](std::uint8_t looks) { return looks & looked_at_grad; });
     for (std::size_t i = 0; any && i < target.parameters.size(); ++i)
       keep_grad(target.parameters[i], traced.parameter_grads[i], true, traced.parameter_values[i]);
   }
 
-  auto made = std::make_unique<Compiled>(compile(std::move(trace), {.whole = whole}));
+  auto made = std::make_unique<Compiled>(compile(std::move(trace), {.stops = stops}));
   made->leaf_at.resize(made->runner.plan().trace.slots.size(), -1);
   for (std::size_t slot = 0; slot < traced.leaves.size(); ++slot)
     if (traced.leaves[slot]) made->leaf_at[slot] = traced.leaves[slot]->position;

@@ -44,8 +44,9 @@ struct Target {
 // A whole step's plans.
 struct Trained {
   Target target;
-  std::unique_ptr<Compiled> cut;                                 // can be run phase by phase, up to SGD
-  std::array<std::unique_ptr<Compiled>, rule_kinds> whole = {};  // runs from end to end, by the kind of rule
+  std::unique_ptr<Compiled> cut;  // can be run phase by phase, up to SGD
+  // By the kind of rule: from end to end, and in two halves, of which the first is the way forward.
+  std::array<std::unique_ptr<Compiled>, rule_kinds> whole = {}, halves = {};
 };
 
 enum Look : std::uint8_t { looked_at_value = 1, looked_at_grad = 2 };
@@ -98,6 +99,6 @@ class PlanCache {
 
 // Makes a plan of the listing that keeps what has been looked at.
 std::unique_ptr<Compiled> compile(const Listing& listing, Plans& plans, const Target& target, Rule::Kind rule,
-                                  bool whole);
+                                  Stops stops);
 
 }  // namespace edfcore

@@ -41,9 +41,33 @@ class Blocks {
 
 thread_local Blocks blocks;
 
-// All plans of a device take turns in one arena, which is as large as the largest of them needs.
-Tensor& shared_arena(Device device) {
-  static auto* const arenas = new std::map<std::pair<DeviceType, int>, Tensor>;  // outlive the interpreter
+// All plans of a device take turns in one arena, which is as large as the largest of those needs that ran
+// last.
+class Arena {
+ public:
+  // `begins`: nothing in it is still to be read.
+  void* of_size(std::int64_t bytes, Device device, bool begins) {
+    needed_ = std::max(needed_, bytes);
+    const bool grows = !memory_ || size() < bytes, settles = begins && ++runs_ >= settles_after;
+    if (grows || (settles && needed_ < size())) {
+      memory_ = {};
+      memory_ = allocate({DType::u8, Shape{needed_}}, device);
+    }
+    if (grows || settles) runs_ = needed_ = 0;
+    return memory_.data();
+  }
+
+ private:
+  static constexpr std::int64_t settles_after = 32;  // runs: the first ones of a program keep more
+
+  std::int64_t size() const { return static_cast<std::int64_t>(memory_.buffer->bytes); }
+
+  Tensor memory_;
+  std::int64_t needed_ = 0, runs_ = 0;
+};
+
+Arena& shared_arena(Device device) {
+  static auto* const arenas = new std::map<std::pair<DeviceType, int>, Arena>;  // outlive the interpreter
   return (*arenas)[{device.type, device.index}];
 }
 
@@ -180,12 +204,9 @@ void Runner::move_to(void* arena) {
 
 void Runner::run(std::span<const NodeRef> nodes, std::span<const Scalars> updates, Phase first, Phase last,
                  Poll poll) {
-  Tensor& arena = shared_arena(plan_.trace.device);
-  if (!arena || arena.buffer->bytes < static_cast<std::size_t>(plan_.arena_bytes)) {
-    arena = {};
-    arena = allocate({DType::u8, Shape{plan_.arena_bytes}}, plan_.trace.device);
-  }
-  if (arena.data() != arena_) move_to(arena.data());
+  const Device device = plan_.trace.device;
+  void* const arena = shared_arena(device).of_size(plan_.arena_bytes, device, first == Phase::forward);
+  if (arena != arena_) move_to(arena);
   if (const Isa isa = current_isa(); isa != isa_) choose_kernels(isa);
   if (last == Phase::update) {
     for (const std::size_t s : updates_) {

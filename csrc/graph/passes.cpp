@@ -308,11 +308,12 @@ void adjoin(Trace& trace) {
   reorder(trace, after);
 }
 
-void hasten_updates(Trace& trace) {
+void hasten_updates(Trace& trace, std::size_t least) {
   const std::size_t n = trace.steps.size();
-  std::size_t checked = 0;  // an error in the data leaves all parameters alone
+  std::size_t checked = least > 0 ? least - 1 : 0;  // an error in the data leaves all parameters alone
   for (std::size_t s = 0; s < n; ++s)
-    if (trace.steps[s].phase == Phase::forward && (trace.steps[s].op->flags & op_checks)) checked = s;
+    if (trace.steps[s].phase == Phase::forward && (trace.steps[s].op->flags & op_checks))
+      checked = std::max(checked, s);
   std::vector<std::size_t> last_touch(trace.values.size(), 0), defined(trace.values.size(), 0), behind(n);
   for (std::size_t s = 0; s < n; ++s) {
     const TraceStep& step = trace.steps[s];

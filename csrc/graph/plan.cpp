@@ -87,16 +87,26 @@ static std::vector<Group> one_by_one(const Trace& trace) {
   return groups;
 }
 
+static std::size_t forward_steps(const Trace& trace) {
+  return static_cast<std::size_t>(
+      std::count_if(trace.steps.begin(), trace.steps.end(),
+                    [](const TraceStep& step) { return step.phase == Phase::forward; }));
+}
+
 Plan compile(Trace trace, const CompileOptions& options) {
   Plan plan;
+  const bool whole = options.stops == Stops::nowhere, updates_mix = options.stops != Stops::phases;
   drop_unread(trace);
   prune(trace);
-  if (options.whole) join(trace);
-  share(trace, options.whole);
-  accumulate(trace, options.whole);
-  if (options.whole) hasten_updates(trace);
+  if (whole) join(trace);
+  share(trace, whole);
+  accumulate(trace, updates_mix);
+  if (updates_mix) hasten_updates(trace, whole ? 0 : forward_steps(trace));
+  if (!whole && updates_mix)
+    for (TraceStep& step : trace.steps)
+      if (step.phase == Phase::update) step.phase = Phase::backward;
   if (options.blocks) adjoin(trace);
-  plan.groups = options.blocks ? fuse(trace, options.whole) : one_by_one(trace);
+  plan.groups = options.blocks ? fuse(trace, whole) : one_by_one(trace);
   plan.trace = std::move(trace);
   place(plan, options.inplace);
   return plan;

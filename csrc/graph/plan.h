@@ -83,18 +83,22 @@ void share(Trace& trace, bool whole = true);
 void adjoin(Trace& trace);
 
 // Moves every update in place to the first moment at which nothing needs the old value any more and all data
-// have been looked at for errors.
-void hasten_updates(Trace& trace);
+// have been looked at for errors; no further forward than behind the first `least` steps.
+void hasten_updates(Trace& trace, std::size_t least = 0);
 
 // Neighbouring elementwise steps over the same elements form a group, with the step before them if that tells
 // which parts of such an output are complete; any other step is one by itself. Unless `whole`, no group
 // crosses from one phase into the next.
 std::vector<Group> fuse(const Trace& trace, bool whole = true);
 
+// Where a run can stop, and go on later: nowhere, so that phases may mix; behind the way forward; or behind
+// every phase, so that gradients can be had before the update.
+enum class Stops : std::uint8_t { nowhere, forward, phases };
+
 struct CompileOptions {
   bool blocks = true;   // fuse
   bool inplace = true;  // an output may take the memory of an input that dies there
-  bool whole = true;    // runs from end to end: phases may mix; otherwise one can run without the next
+  Stops stops = Stops::nowhere;
 };
 
 // Gives every value a place, so that values which are never alive together share memory.

@@ -87,7 +87,8 @@ std::shared_ptr<Batches> compiled_for(const Replay& replay, const Listing& listi
   // What is watched runs one by one and finds its inputs as they were; parameters move when all has been
   // seen.
   const bool free = !watch().on;
-  const CompileOptions options{.blocks = free, .inplace = free, .whole = free};
+  const CompileOptions options{
+      .blocks = free, .inplace = free, .stops = free ? Stops::nowhere : Stops::phases};
   auto made = std::make_shared<Batches>(compile(std::move(traced.trace), options));
   made->loss = loss;
   made->losses = losses;

@@ -69,8 +69,8 @@ void Session::guarded(const Action& action) {
 
 void Session::advance(int to) {
   if (done_ >= to) return;
-  if (to == 3 && done_ > 0 && rule_.kind != Rule::sgd) {  // plans that can be cut end with SGD
-    advance(2);
+  if (to == 3 && done_ > 0 && rule_.kind != Rule::sgd && ran_ == plans_->trained.back().cut.get()) {
+    advance(2);             // which ends with SGD
     if (straight_) return;  // which has done it all
     guarded([&] { update_straight(); });
     done_ = 3;
@@ -92,16 +92,18 @@ void Session::advance(int to) {
 // The plan that goes on from where the step is.
 Compiled& Session::compiled(int to) {
   if (done_ > 0) return *ran_;
+  const Stops stops = to == 3 ? Stops::nowhere : asked_ == 3 ? Stops::forward : Stops::phases;
   std::unique_ptr<Compiled>* plan = &plans_->forward;
   const Target* target = nullptr;
   if (!plans_->trained.empty()) {
     Trained& trained = plans_->trained.back();
-    plan = to == 3 ? &trained.whole[rule_.kind] : &trained.cut;
+    plan = stops == Stops::phases ? &trained.cut
+                                  : &(stops == Stops::nowhere ? trained.whole : trained.halves)[rule_.kind];
     target = &trained.target;
   }
   if (!*plan || (*plan)->looked != plans_->looked) {
-    const Rule::Kind rule = to == 3 ? rule_.kind : Rule::sgd;
-    *plan = compile(listing_, *plans_, target ? *target : Target{}, rule, to == 3);
+    const Rule::Kind rule = stops == Stops::phases ? Rule::sgd : rule_.kind;
+    *plan = compile(listing_, *plans_, target ? *target : Target{}, rule, stops);
     ++cache.stats.compiled;
   }
   return **plan;

@@ -63,7 +63,7 @@ void of_scores(const View& s, const View& labels, const Wanted& wanted) {
           const bool ok = in_range(y, n);
           if (loss) loss[i] = T(0);
           if (!grad && !ok) return;
-          const T top = max_of(row, n), below = ok ? top - row[y] : T(0);
+          const T top = top_of(row, n), below = ok ? top - row[y] : T(0);
           if (!grad) {
             loss[i] = below + log_sum_exp_below(row, n, top);
             return;
@@ -109,7 +109,7 @@ void of_soft_scores(const View& s, const View& weights, const Wanted& wanted) {
         },
         [=](std::int64_t i) {
           const T *row = from + i * n, *q = towards + i * n;
-          const T top = max_of(row, n);
+          const T top = top_of(row, n);
           const double weight = sum_of(q, n);
           double below = 0;
           if (loss) below = fold<SumFold, T>(n, [=](std::int64_t c) { return weighted(q[c], top - row[c]); });

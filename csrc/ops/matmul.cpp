@@ -105,9 +105,9 @@ void vjp_affine(Builder& b, const VjpArgs& args) {
   if (args.wanted[2]) args.result[2] = sum_to_shape(b, g, args.inputs[2].spec->shape);
 }
 
-// On the CPU: counters, the right operand in panels and the left one in strips, rounded up to those of any
+// On the CPU: counters, and the parts of the operands that are copied at once, rounded up to the tiles of any
 // instruction set; small products of a batch need it for each of at most 64 chunks (matmul.cpu.cpp makes no
-// more). A product that is added to something has its whole depth done at once.
+// more).
 std::int64_t scratch_product(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
                              DeviceType device, bool added) {
   const Shape& c = out[0].shape;
@@ -118,11 +118,16 @@ std::int64_t scratch_product(std::span<const Spec> in, std::span<const Spec> out
   std::int64_t batch = 1;
   for (int i = 0; !one && i < c.rank() - 2; ++i) batch *= c[i];
   if (device == DeviceType::cuda) return cuda::matmul_scratch(rows, columns, depth, size, batch);
-  const bool right = attrs.trans_b || rows > matmul_unpacked || columns % 64 != 0;
-  const bool left = EDF_MATMUL_PACKS_LEFT(columns, attrs.trans_a, depth * size);
-  const std::int64_t copied = (right ? (columns + 63) / 64 * 64 : 0) + (left ? rows + 16 : 0);
-  const std::int64_t each =
-      EDF_MATMUL_COUNTERS(rows) + (added ? depth : std::min(depth, matmul_depth_block)) * copied * size;
+  const bool right = attrs.trans_b || rows > matmul_unpacked;
+  const bool left = matmul_packs_left(columns, attrs.trans_a, depth * size);
+  const std::int64_t at_once =
+      added || columns == 0 ? depth : matmul_depth_at_once(depth, rows, columns, right);
+  const std::int64_t bytes = at_once * size, whole = (columns + 63) / 64 * 64;
+  const std::int64_t on_right = right ? added ? std::min(whole, matmul_columns_at_once(bytes)) : whole
+                                : columns % 64 != 0 ? 64
+                                                    : 0;
+  const std::int64_t on_left = left ? std::min(rows + 16, matmul_rows_at_once(bytes)) : 0;
+  const std::int64_t each = matmul_counters(rows) + bytes * (on_right + on_left);
   return each * (rows * columns * depth < (1 << 18) ? std::min(batch, std::int64_t{64}) : 1);
 }
 

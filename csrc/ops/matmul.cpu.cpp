@@ -93,11 +93,10 @@ struct After {
   }
 };
 
-// Chunks are blocks of strips by groups of panels.
+// The strips by the panels at hand. Chunks are blocks of strips by groups of panels.
 template <class T>
 void multiply_part(const Product<T>& p, const After<T>& after) {
-  if (p.whole > 1) pack(p);
-  const std::int64_t panels = p.panels(), strips = p.strips(),
+  const std::int64_t panels = p.panel1 - p.panel0, strips = p.strip1 - p.strip0,
                      tile_work = p.depth * panel_width<T> * tile_rows + 1;
   const bool one = panels * strips * tile_work <= chunk_work;  // chunk: then there is nothing to divide
   std::int64_t group =
@@ -121,8 +120,8 @@ void multiply_part(const Product<T>& p, const After<T>& after) {
                                 : block;
   parallel_ranges(groups * blocks, 1, [&](std::int64_t chunk, std::int64_t) {
     const std::int64_t row = groups == 1 ? chunk : chunk / groups;
-    const std::int64_t p0 = (chunk - row * groups) * group, p1 = smaller(p0 + group, panels);
-    const std::int64_t begin = row * block, end = smaller(begin + block, strips);
+    const std::int64_t p0 = p.panel0 + (chunk - row * groups) * group, p1 = smaller(p0 + group, p.panel1);
+    const std::int64_t begin = p.strip0 + row * block, end = smaller(begin + block, p.strip1);
     for (std::int64_t s0 = begin; s0 < end; s0 += part) {
       const std::int64_t s1 = smaller(s0 + part, end);
       const std::int64_t i0 = s0 * tile_rows, i1 = smaller(s1 * tile_rows, p.rows);
@@ -143,9 +142,23 @@ template <class T>
 void multiply(const Product<T>& p, const After<T>& after) {
   if (p.rows == 0 || p.columns == 0) return;
   // What the product is added to comes last, so c cannot hold parts of the product before.
-  const std::int64_t most = p.plus ? p.whole + 1 : matmul_depth_block;
-  for (std::int64_t k = 0; k == 0 || k < p.whole; k += most)
-    multiply_part(p.part(k, most), k + most < p.whole ? After<T>{} : after);
+  const std::int64_t most = p.whole > 0 ? p.depth_at_once() : 1;
+  const std::int64_t panels = p.panels(), strips = p.strips();
+  const std::int64_t panels_at_once = p.panels_at_once(), strips_at_once = p.strips_at_once();
+  const bool copies = p.whole > 1;
+  for (std::int64_t k = 0; k == 0 || k < p.whole; k += most) {
+    Product<T> part = p.part(k, most);
+    const After<T> then = k + most < p.whole ? After<T>{} : after;
+    for (part.panel0 = 0; part.panel0 < panels; part.panel0 = part.panel1) {
+      part.panel1 = smaller(part.panel0 + panels_at_once, panels);
+      if (copies) pack_panels(part);
+      for (part.strip0 = 0; part.strip0 < strips; part.strip0 = part.strip1) {
+        part.strip1 = smaller(part.strip0 + strips_at_once, strips);
+        if (copies) pack_strips(part);
+        multiply_part(part, then);
+      }
+    }
+  }
 }
 
 // Product number `i` of a batch in which an operand is the same for all, or one matrix for each.
@@ -180,11 +193,13 @@ void launch_product(const Launch& launch, const View* in, bool trans_a, bool tra
     batch = 1;
   }
   // Scratch: counters, copies of b, copies of a.
-  const std::int64_t counters = EDF_MATMUL_COUNTERS(p.rows) / static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t at_once = plus ? p.whole : smaller(p.whole, matmul_depth_block);
-  const bool packs_right = p.packs_right(p.panels() - 1);  // the last one has the fewest columns
-  const std::int64_t right = packs_right ? p.panels() * panel_width<T> * at_once : 0;
-  const std::int64_t room = counters + right + (p.packs_left() ? p.strips() * tile_rows * at_once : 0);
+  const std::int64_t counters = matmul_counters(p.rows) / static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t copied = p.packs_all_right()             ? p.panels_at_once()
+                              : p.packs_right(p.panels() - 1) ? 1
+                                                              : 0;  // panels
+  const std::int64_t right = copied * panel_width<T> * p.depth_at_once();
+  const std::int64_t room =
+      counters + right + (p.packs_left() ? p.strips_at_once() * tile_rows * p.depth_at_once() : 0);
   After<T> after{bias, launch.tail, nullptr, 0};
   const auto take_room = [&](Product<T>& own, After<T>& its, std::int64_t number) {
     T* const begin = static_cast<T*>(launch.scratch) + number * room;

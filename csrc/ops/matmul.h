@@ -1,4 +1,5 @@
-// What the record of the matmuls and their CPU kernels agree on.
+// What the record of the matmuls and their CPU kernels agree on. The functions are static: each kernel file
+// has its own.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,7 @@ namespace edfcore {
 // operands that meet stay in the first-level cache.
 inline constexpr std::int64_t matmul_sum_depth = 160;
 
-// So much of the depth at a time is copied and multiplied: a panel's share stays in the second-level cache.
+// A product that is added to something is done in one, up to this depth; none is fused with an update beyond.
 inline constexpr std::int64_t matmul_depth_block = 1024;
 
 // Fewer rows do not repay the copying of the right operand, and fewer columns not that of the left one.
@@ -17,10 +18,41 @@ inline constexpr std::int64_t matmul_unpacked = 96;
 
 // Rows of the left operand that lie a multiple of a large power of two apart compete for the same cache
 // lines, so they are copied.
-#define EDF_MATMUL_PACKS_LEFT(columns, trans_a, row_bytes) \
-  ((columns) > matmul_unpacked && ((trans_a) || (row_bytes) % 1024 == 0))
+[[maybe_unused]] static constexpr bool matmul_packs_left(std::int64_t columns, bool trans_a,
+                                                         std::int64_t row_bytes) {
+  return columns > matmul_unpacked && (trans_a || row_bytes % 1024 == 0);
+}
+
+// Others are done in equal parts of the depth. Of a right operand that is copied, what is copied at once is
+// about twice as large as the result, or small.
+[[maybe_unused]] static constexpr std::int64_t matmul_depth_at_once(std::int64_t depth, std::int64_t rows,
+                                                                    std::int64_t columns, bool copied) {
+  const std::int64_t small = 65536 / columns, large = 2 * rows, wanted = small > large ? small : large;
+  const std::int64_t most = copied && wanted < matmul_depth_block ? wanted : matmul_depth_block;
+  if (depth <= most) return depth;
+  const std::int64_t parts = (depth + most - 1) / most;
+  return (depth + parts - 1) / parts;
+}
+
+// So many vectors of `bytes` bytes at once, or one tile's, in whole tiles.
+[[maybe_unused]] static constexpr std::int64_t matmul_whole_tiles(std::int64_t room, std::int64_t bytes,
+                                                                  std::int64_t tile) {
+  const std::int64_t tiles = bytes > 0 ? room / (tile * bytes) : room;
+  return (tiles > 1 ? tiles : 1) * tile;
+}
+
+// What is copied at once: rows of the left operand and, of a product that is added to something, columns of
+// the right one. Tiles of all instruction sets divide these.
+[[maybe_unused]] static constexpr std::int64_t matmul_rows_at_once(std::int64_t bytes) {
+  return matmul_whole_tiles(1 << 18, bytes, 60);
+}
+[[maybe_unused]] static constexpr std::int64_t matmul_columns_at_once(std::int64_t bytes) {
+  return matmul_whole_tiles(1 << 20, bytes, 64);
+}
 
 // Bytes for one 32-bit counter for every 16 rows, or fewer; whole cache lines.
-#define EDF_MATMUL_COUNTERS(rows) (((rows) + 255) / 256 * 64)
+[[maybe_unused]] static constexpr std::int64_t matmul_counters(std::int64_t rows) {
+  return (rows + 255) / 256 * 64;
+}
 
 }  // namespace edfcore

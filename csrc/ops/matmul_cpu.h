@@ -24,6 +24,7 @@ constexpr bool masks = false;
 #endif
 constexpr std::int64_t block_strips = 4;
 constexpr std::int64_t chunk_work = 1 << 18;  // multiply-adds in a chunk, at least
+constexpr std::int64_t pack_work = 1 << 13;   // elements that a chunk copies, about
 
 constexpr std::int64_t few = 2;  // rows: a panel is read once or twice
 
@@ -44,6 +45,7 @@ struct Product {
   T scale;
   bool first = true;  // part of the depth; to a later one, c is the product so far
   T *right, *left;    // room for copies of b in panels and of a in strips of tile_rows
+  std::int64_t panel0 = 0, panel1 = 0, strip0 = 0, strip1 = 0;  // those at hand, of which copies are there
 
   std::int64_t panels() const { return ceil_div(columns, panel_width<T>); }
   std::int64_t strips() const { return ceil_div(rows, tile_rows); }
@@ -51,8 +53,10 @@ struct Product {
     return smaller(panel_width<T>, columns - panel * panel_width<T>);
   }
   std::int64_t height(std::int64_t strip) const { return smaller(tile_rows, rows - strip * tile_rows); }
-  T* right_panel(std::int64_t panel) const { return right + panel * panel_width<T> * depth; }
-  T* left_strip(std::int64_t strip) const { return left + strip * tile_rows * depth; }
+  T* right_panel(std::int64_t panel) const {
+    return right + (packs_all_right() ? panel - panel0 : 0) * panel_width<T> * depth;
+  }
+  T* left_strip(std::int64_t strip) const { return left + (strip - strip0) * tile_rows * depth; }
 
   bool packs_all_right() const { return trans_b || rows > matmul_unpacked; }
   // A panel of whole vectors can be read where it is, one row of b after the other.
@@ -61,7 +65,21 @@ struct Product {
   }
   // So can the rows of a, for the most part.
   bool packs_left() const {
-    return EDF_MATMUL_PACKS_LEFT(columns, trans_a, whole * static_cast<std::int64_t>(sizeof(T)));
+    return matmul_packs_left(columns, trans_a, whole * static_cast<std::int64_t>(sizeof(T)));
+  }
+
+  std::int64_t depth_at_once() const {
+    return plus ? whole : matmul_depth_at_once(whole, rows, columns, packs_all_right());
+  }
+  std::int64_t panels_at_once() const {
+    if (!plus || !packs_all_right()) return panels();
+    const std::int64_t bytes = whole * static_cast<std::int64_t>(sizeof(T));
+    return smaller(panels(), matmul_columns_at_once(bytes) / panel_width<T>);
+  }
+  std::int64_t strips_at_once() const {
+    if (!packs_left()) return strips();
+    const std::int64_t bytes = depth_at_once() * static_cast<std::int64_t>(sizeof(T));
+    return smaller(strips(), matmul_rows_at_once(bytes) / tile_rows);
   }
 
   Product part(std::int64_t k, std::int64_t most) const {
@@ -241,22 +259,26 @@ void pack_left(const Product<T>& p, std::int64_t strip) {
     for (std::int64_t r = 0; r < height; ++r) to[k * tile_rows + r] = from[r * p.whole + k];
 }
 
+// Those at hand.
 template <class T>
-void pack(const Product<T>& p) {
-  const std::int64_t in_chunk = chunk_work / 8;  // a copy costs more than a multiply-add
+void pack_panels(const Product<T>& p) {
   const std::int64_t last = p.panels() - 1;
   if (p.packs_all_right())
-    parallel_ranges(p.panels(), in_chunk / (p.depth * panel_width<T> + 1),
+    parallel_ranges(p.panel1 - p.panel0, pack_work / (p.depth * panel_width<T> + 1),
                     [&](std::int64_t begin, std::int64_t end) {
-                      for (std::int64_t panel = begin; panel < end; ++panel) pack_right(p, panel);
+                      for (std::int64_t panel = begin; panel < end; ++panel) pack_right(p, p.panel0 + panel);
                     });
   else if (p.packs_right(last))
     pack_right(p, last);
-  if (!p.packs_left()) return;
-  parallel_ranges(p.strips(), in_chunk / (p.depth * tile_rows + 1),
-                  [&](std::int64_t begin, std::int64_t end) {
-                    for (std::int64_t strip = begin; strip < end; ++strip) pack_left(p, strip);
-                  });
+}
+
+template <class T>
+void pack_strips(const Product<T>& p) {
+  if (p.packs_left())
+    parallel_ranges(p.strip1 - p.strip0, pack_work / (p.depth * tile_rows + 1),
+                    [&](std::int64_t begin, std::int64_t end) {
+                      for (std::int64_t strip = begin; strip < end; ++strip) pack_left(p, p.strip0 + strip);
+                    });
 }
 
 template <bool B>

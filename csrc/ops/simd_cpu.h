@@ -132,6 +132,21 @@ void store_first(T* to, Vector<T> v, std::int64_t n) {
 }
 #endif
 
+// All lanes joined by f, upper halves with lower ones.
+template <class V, class F, int... I>
+auto join_lanes(V v, const F& f, std::integer_sequence<int, I...>) {
+  constexpr int half = sizeof...(I);
+  if constexpr (half == 1)
+    return f(v[0], v[1]);
+  else
+    return join_lanes(f(__builtin_shufflevector(v, v, I...), __builtin_shufflevector(v, v, (half + I)...)), f,
+                      std::make_integer_sequence<int, half / 2>{});
+}
+template <class T, class F>
+T join_lanes(Vector<T> v, const F& f) {
+  return join_lanes(v, f, std::make_integer_sequence<int, lanes<T> / 2>{});
+}
+
 template <class V, int... I>
 V interleave(V a, V b, std::integer_sequence<int, I...>, int half) {
   constexpr int n = sizeof...(I);

@@ -45,7 +45,7 @@ void log_softmax_kernel(const Launch& launch) {
         },
         [=](std::int64_t row) {
           const std::int64_t first = row * n;
-          const T top = max_of(x + first, n);
+          const T top = top_of(x + first, n);
           const T log_sum = log_sum_exp_below(x + first, n, top);
           EDF_INDEPENDENT
           for (std::int64_t i = first; i < first + n; ++i) y[i] = (x[i] - top) - log_sum;
@@ -60,7 +60,7 @@ void softmax_grad_kernel(const Launch& launch) {
     const T* g = pointer<const T>(launch.in[0]);
     const T* p = pointer<const T>(launch.in[1]);
     T* out = pointer<T>(launch.out[0]);
-    short_or_long_rows<T>(
+    short_or_long_rows<T, few_short>(
         rows_of(launch.in[0]), n, softmax_work,
         [=](auto& few, std::int64_t row, std::int64_t count, std::int64_t room) {
           SameRows<decltype(few)> ps;
@@ -86,7 +86,7 @@ void log_softmax_grad_kernel(const Launch& launch) {
     const T* g = pointer<const T>(launch.in[0]);
     const T* l = pointer<const T>(launch.in[1]);
     T* out = pointer<T>(launch.out[0]);
-    short_or_long_rows<T>(
+    short_or_long_rows<T, few_short>(
         rows_of(launch.in[0]), n, softmax_work,
         [=](auto& few, std::int64_t row, std::int64_t count, std::int64_t room) {
           SameRows<decltype(few)> ps;

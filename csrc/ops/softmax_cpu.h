@@ -10,6 +10,24 @@ namespace edfcore::EDF_ISA {
 
 constexpr std::int64_t softmax_work = 4096;  // elements in a chunk, about
 
+// The largest element. A NaN is passed over: who subtracts this from its row finds it there.
+template <class T>
+T top_of(const T* x, std::int64_t n) {
+  constexpr std::int64_t all = 4 * lanes<T>;
+  const auto larger = [](auto a, auto b) { return b > a ? b : a; };
+  Vector<T> top[4];
+  for (Vector<T>& t : top) t = broadcast(MaxFold::start<T>());
+  std::int64_t i = 0;
+  for (; i + all <= n; i += all) {
+    EDF_UNROLL
+    for (int v = 0; v < 4; ++v) top[v] = larger(top[v], load(x + i + v * lanes<T>));
+  }
+  for (; i + lanes<T> <= n; i += lanes<T>) top[0] = larger(top[0], load(x + i));
+  T last = MaxFold::start<T>();
+  for (; i < n; ++i) last = larger(last, x[i]);
+  return larger(join_lanes<T>(larger(larger(top[0], top[1]), larger(top[2], top[3])), larger), last);
+}
+
 // log(sum(exp(x - top))) where top is the row's maximum, so that no exponent is positive.
 template <class T>
 T log_sum_exp_below(const T* x, std::int64_t n, T top) {
@@ -53,7 +71,7 @@ double exp_row(const T* x, T* p, std::int64_t n, T top) {
 
 template <class T>
 void softmax_row(const T* x, T* p, std::int64_t n) {
-  const T total = static_cast<T>(exp_row(x, p, n, max_of(x, n)));
+  const T total = static_cast<T>(exp_row(x, p, n, top_of(x, n)));
   for (std::int64_t i = 0; i < n; ++i) p[i] /= total;
 }
 
