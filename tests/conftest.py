@@ -46,6 +46,7 @@ covered = Covered()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", help="tests that take a device run on this one alone")
+    parser.addoption("--device-only", action="store_true", help="leave out the tests that take no device")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,16 +66,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Large cases are for threads and real devices: the simulated one would take minutes."""
-    if not SIMULATED:
-        return
-    slow: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
     kept: list[pytest.Item] = []
     for item in items:
         params: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
         large = getattr(params.get("case"), "large", False)
-        (slow if large and params.get("device") == "cuda" else kept).append(item)
-    if slow:
-        config.hook.pytest_deselected(items=slow)
+        slow = SIMULATED and large and params.get("device") == "cuda"
+        said_elsewhere = config.getoption("--device-only") and "device" not in params
+        (left_out if slow or said_elsewhere else kept).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
         items[:] = kept
 
 
