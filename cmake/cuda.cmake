@@ -54,8 +54,9 @@ function(edfcore_add_device target)
     target_compile_definitions(${objects} PRIVATE EDFCORE_SIM)
   else()
     add_library(${objects} OBJECT ${sources})
-    # Contraction is off, as on the host: every fma is explicit.
-    target_compile_options(${objects} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false --expt-relaxed-constexpr>)
+    # Contraction is off, as on the host: every fma is explicit. A register that is spilled is a fault.
+    target_compile_options(${objects} PRIVATE
+      $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false --expt-relaxed-constexpr -Xptxas=-warn-spills,-warn-lmem-usage>)
     target_link_libraries(${target} PUBLIC ${CMAKE_DL_LIBS})
     find_package(CUDAToolkit REQUIRED)
     target_link_libraries(${target} PRIVATE CUDA::cudart_static)

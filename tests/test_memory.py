@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import edfcore as edf
-from edfcore import ops
+from edfcore import _core, ops
+from plan_programs import examples, mlp
 
 A = np.array([[1.5, -2.0, 0.25], [3.0, 0.5, -1.0]], np.float32)
 
@@ -79,3 +80,25 @@ def test_without_gradients_nothing_is_remembered(f: Callable[..., Any], device: 
         x = f(x)
     assert edf.live_nodes() <= nodes + 4
     assert edf.memory_stats()["bytes"] <= size + 4 * A.nbytes
+
+
+@pytest.mark.parametrize("update", [edf.SGD, edf.Momentum])
+def test_a_step_whose_loss_is_looked_at_needs_no_room_for_gradients(update: Any) -> None:
+    def peak(look: bool) -> int:
+        edf.clear_compgraph()
+        x, y, loss = mlp([37, 600, 5])
+        x.value, y.value = examples(6)
+        for i in range(150):
+            if i == 100:
+                edf.memory_stats()
+                _core.reset_peak_memory("cpu")
+            edf.Forward()
+            edf.Backward(loss)
+            update()
+            if look:
+                loss.value.sum()
+        return int(edf.memory_stats("cpu")["peak_bytes"]) - base
+
+    base = edf.memory_stats("cpu")["bytes"]
+    without, with_looks = peak(False), peak(True)
+    assert with_looks < without + 37 * 600 * 4

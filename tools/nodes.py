@@ -11,10 +11,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from generated import write_or_check
-
 import edfcore as edf
 from edfcore._edf import NODE_CLASSES
+from generated import write_or_check
 
 PAGE = Path(__file__).resolve().parent.parent / "python" / "edfcore" / "NODES.md"
 

@@ -22,15 +22,34 @@ namespace {
 
 thread_local bool inside_task = false;
 
+// Every thread begins with a part of its own, the same one in every job of that many chunks, so that it finds
+// in its cache what it had there before; when that is done it helps with the others'.
 struct Job {
-  void (*task)(void*, std::int64_t) = nullptr;
-  void* context = nullptr;
-  std::int64_t chunks = 0;
-  std::atomic<std::int64_t> next{0};
+  struct alignas(64) Part {
+    std::atomic<std::int64_t> next;
+    std::int64_t end;
+  };
+  static constexpr int most_parts = 64;
 
-  void work() {
+  void (*task)(void*, std::int64_t);
+  void* context;
+  int parts;
+  Part part[most_parts];
+
+  Job(void (*of)(void*, std::int64_t), void* with, std::int64_t chunks, int threads)
+      : task(of), context(with), parts(std::min(threads, most_parts)) {
+    for (int i = 0; i < parts; ++i) {
+      part[i].next.store(chunks * i / parts, std::memory_order_relaxed);
+      part[i].end = chunks * (i + 1) / parts;
+    }
+  }
+
+  void work(int thread) {
     inside_task = true;
-    for (std::int64_t chunk; (chunk = next.fetch_add(1)) < chunks;) task(context, chunk);
+    for (int i = 0; i < parts; ++i) {
+      Part& own = part[(thread + i) % parts];
+      for (std::int64_t chunk; (chunk = own.next.fetch_add(1)) < own.end;) task(context, chunk);
+    }
     inside_task = false;
   }
 };
@@ -69,7 +88,7 @@ class Pool {
     looks_out_ = static_cast<unsigned>(workers) < cores;
     threads_.reserve(workers);
     try {
-      for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { loop(); });
+      for (int i = 0; i < workers; ++i) threads_.emplace_back([this, i] { loop(i + 1); });
     } catch (const std::system_error&) {
       // The system gives no more threads; results do not depend on their number.
     }
@@ -86,7 +105,7 @@ class Pool {
     job_ = &job;
     ++generation_;
     generation_.notify_all();
-    job.work();  // a worker that sleeps through the job costs nothing: the caller takes its chunks
+    job.work(0);  // a worker that sleeps through the job costs nothing: the caller takes its chunks
     // A worker says that it is busy before it looks for the job, so none is at this one, or will be, once
     // nobody is busy.
     job_ = nullptr;
@@ -96,14 +115,14 @@ class Pool {
   }
 
  private:
-  void loop() {
+  void loop(int thread) {
     for (std::uint32_t seen = 0;;) {
       if (looks_out_) look_out([&] { return generation_ != seen; });
       generation_.wait(seen);
       seen = generation_;
       if (stop_) return;
       ++busy_;
-      if (Job* job = job_) job->work();
+      if (Job* job = job_) job->work(thread);
       if (--busy_ == 0) busy_.notify_one();
     }
   }
@@ -161,15 +180,11 @@ void parallel_chunks(std::int64_t chunks, void (*task)(void*, std::int64_t), voi
     return;
   }
   State& s = state();
-  Job job;
-  job.task = task;
-  job.context = context;
-  job.chunks = chunks;
-  std::unique_lock lock(s.mutex, std::try_to_lock);
-  if (!lock || s.threads == 1) {
-    job.work();
-    return;
-  }
+  std::unique_lock<std::mutex> lock;
+  const int threads = s.threads;
+  if (threads > 1) lock = std::unique_lock(s.mutex, std::try_to_lock);
+  Job job(task, context, chunks, lock ? threads : 1);
+  if (!lock) return job.work(0);
   if (!s.pool) s.pool = new Pool(s.threads - 1);
   s.pool->run(job);
 }

@@ -60,7 +60,7 @@ void Session::forward(std::span<Node* const> nodes) {
     }
     for (const NodeRef& leaf : listing_.leaves) {
       leaf->plans = plans_->id;
-      if (leaf->keep) plans_->look(true, leaf->position, looked_at_grad);
+      if (leaf->keep) keep(*leaf);
     }
     adopted_ = 0;
   }

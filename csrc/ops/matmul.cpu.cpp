@@ -119,8 +119,11 @@ void multiply_part(const Product<T>& p, const After<T>& after) {
                                 ? smaller(block, ceil_div(tail_elements, tile_rows * p.columns))
                                 : block;
   parallel_ranges(groups * blocks, 1, [&](std::int64_t chunk, std::int64_t) {
-    const std::int64_t row = groups == 1 ? chunk : chunk / groups;
-    const std::int64_t p0 = p.panel0 + (chunk - row * groups) * group, p1 = smaller(p0 + group, p.panel1);
+    // Threads take neighbouring chunks: those of the panels that they have copied themselves, or of the strips.
+    const bool by_panels = p.packs_all_right() && !p.packs_left();
+    const std::int64_t row = groups == 1 ? chunk : by_panels ? chunk % blocks : chunk / groups;
+    const std::int64_t number = groups == 1 ? 0 : by_panels ? chunk / blocks : chunk % groups;
+    const std::int64_t p0 = p.panel0 + number * group, p1 = smaller(p0 + group, p.panel1);
     const std::int64_t begin = p.strip0 + row * block, end = smaller(begin + block, p.strip1);
     for (std::int64_t s0 = begin; s0 < end; s0 += part) {
       const std::int64_t s1 = smaller(s0 + part, end);
