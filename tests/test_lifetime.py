@@ -239,7 +239,7 @@ def test_memory_is_constant_over_a_recorded_loop(device: str) -> None:
         x.value, y.value = random.normal(size=(n, 20)), random.integers(0, 5, n)
         Q.value.sum() if Q.has_value else None
 
-    few, many = (30, 3000) if device == "cpu" else (15, 45)
+    few, many = 150, 3000 if device == "cpu" else 60
     steps(few, feed, loss)
     nodes, stats = edf.live_nodes(), edf.memory_stats(device)
     steps(many, feed, loss)

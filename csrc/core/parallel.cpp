@@ -1,4 +1,4 @@
-// The thread pool: one job at a time, chunks claimed from a shared counter, the caller working too.
+// The thread pool: one job at a time, whose chunks threads claim from counters, the caller working too.
 #include "core/parallel.h"
 
 #include <algorithm>

@@ -3,10 +3,10 @@
 //
 // What a kernel file may rely on: __global__, __device__, __launch_bounds__, threadIdx, blockIdx, blockDim,
 // gridDim, warpSize, __syncthreads, __syncwarp, shuffles and votes with a mask, integer atomics, vector
-// types, <math.h>. Beyond CUDA's own words there are EDF_HD, EDF_UNROLL, EDF_SHARED, dynamic_shared() and
-// launch(); `__shared__` and `<<<>>>` are not to be written directly. Strict rules that the simulator
-// enforces: every thread of a block reaches every
-// __syncthreads (no early return before one), and a block never waits for another block.
+// types, <math.h>. Beyond CUDA's own words there are EDF_HD, EDF_UNROLL, EDF_UNROLL_BY, EDF_SHARED,
+// dynamic_shared() and launch(); `__shared__` and `<<<>>>` are not to be written directly. Strict rules that
+// the simulator enforces: every thread of a block reaches every __syncthreads (no early return before one),
+// and a block never waits for another block.
 #pragma once
 
 #include <stddef.h>
@@ -18,6 +18,8 @@
 #include <cuda_runtime.h>
 
 #define EDF_UNROLL _Pragma("unroll")
+#define EDF_TEXT(words) #words
+#define EDF_UNROLL_BY(count) _Pragma(EDF_TEXT(unroll count))  // a constant, perhaps of a template
 // EDF_SHARED(float, tile, 256); declares a block-shared array, 16-byte aligned and with undefined contents.
 // Two dimensions: `using Row = float[33]; EDF_SHARED(Row, tile, 32);`.
 #define EDF_SHARED(T, name, N) __shared__ __align__(16) T name[N]

@@ -20,6 +20,7 @@ struct Tiling {
   static constexpr int blocks = Blocks;  // that are to fit on a multiprocessor by their registers
 #endif
   static constexpr int M = M_, N = N_, K = K_, TM = TM_, TN = TN_;
+  static constexpr int at_once = TM * TN * Blocks < 128 ? K : 2;  // steps; more would spill registers
   static constexpr int threads_n = N / TN;
   static_assert(M / TM * threads_n == block_threads);
 };
@@ -162,7 +163,7 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
       a.read(at_most<Tile::K>(left - Tile::K), p.wide_a);
       b.read(at_most<Tile::K>(left - Tile::K), p.wide_b);
     }
-    EDF_UNROLL
+    EDF_UNROLL_BY(Tile::at_once)
     for (int k = 0; k < Tile::K; ++k) {
       T row[Tile::TM], col[Tile::TN];
       EDF_UNROLL

@@ -14,6 +14,7 @@
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
 #define EDF_UNROLL
+#define EDF_UNROLL_BY(count)
 
 #define EDF_SIM_VECTOR2(T, name, align) \
   struct alignas(align) name {          \
