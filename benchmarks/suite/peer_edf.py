@@ -59,7 +59,8 @@ class EdfTrainer(Trainer):
     def memory(self) -> int | None:
         if self.edf.__name__ != "edfcore":
             return None
-        self.run(70)  # the first steps, which keep every value
+        self.run(3)  # the first look at the loss, whose step keeps every value
+        self.run(70)
         self.edf._core.reset_peak_memory("cpu")
         self.run(3)
         return int(self.edf.memory_stats()["peak_bytes"])

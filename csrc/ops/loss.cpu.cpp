@@ -57,24 +57,28 @@ void of_scores(const View& s, const View& labels, const Wanted& wanted) {
           for (std::int64_t c = 0; c < n; ++c) few.put(c, few.get(c) * factors);
           few.store(grad + first * n, n, count);
         },
-        [&](std::int64_t i) {
-          const T* row = from + i * n;
-          const std::int64_t y = index_at(labels, i);
-          const bool ok = in_range(y, n);
-          if (loss) loss[i] = T(0);
-          if (!grad && !ok) return;
-          const T top = top_of(row, n), below = ok ? top - row[y] : T(0);
+        [&](std::int64_t begin, std::int64_t end) {
+          const auto lose = [&](std::int64_t i, std::int64_t y, T top, double total) {
+            if (loss) loss[i] = in_range(y, n) ? (top - from[i * n + y]) + static_cast<T>(log_(total)) : T(0);
+          };
           if (!grad) {
-            loss[i] = below + log_sum_exp_below(row, n, top);
+            rows_of_powers<false>(from, grad, n, begin, end, [&](std::int64_t i, T top, Powers<T>& powers) {
+              lose(i, index_at(labels, i), top, powers.total);
+            });
             return;
           }
-          T* to = grad + i * n;
-          const double total = exp_row(row, to, n, top);
-          if (loss && ok) loss[i] = below + static_cast<T>(log_(total));
-          for (std::int64_t c = 0; c < n; ++c) to[c] /= static_cast<T>(total);
-          if (ok) to[y] -= T(1);
-          for (std::int64_t c = 0; c < n; ++c) to[c] *= g[i];
-        });
+          rows_of_powers<true>(from, grad, n, begin, end, [&](std::int64_t i, T top, Powers<T>& powers) {
+            const std::int64_t y = index_at(labels, i);
+            T* to = grad + i * n;
+            lose(i, y, top, powers.total);
+            const T total = static_cast<T>(powers.total), factor = g[i];
+            T label = 0;
+            if (in_range(y, n)) label = y < powers.whole ? to[y] : powers.rest.at[y - powers.whole];
+            powers.map(to, [=](T e) { return e / total * factor; });
+            if (in_range(y, n)) to[y] = (label / total - T(1)) * factor;
+          });
+        },
+        grad ? few_short : most_short);
   });
 }
 
@@ -107,26 +111,32 @@ void of_soft_scores(const View& s, const View& weights, const Wanted& wanted) {
           for (std::int64_t c = 0; c < n; ++c) few.put(c, (few.get(c) / all * each - q.get(c)) * factors);
           few.store(grad + first * n, n, count);
         },
-        [=](std::int64_t i) {
-          const T *row = from + i * n, *q = towards + i * n;
-          const T top = top_of(row, n);
-          const double weight = sum_of(q, n);
-          double below = 0;
-          if (loss) below = fold<SumFold, T>(n, [=](std::int64_t c) { return weighted(q[c], top - row[c]); });
-          const auto lost = [&](T log_sum) {
-            return static_cast<T>(below + (n > 0 ? weight * double(log_sum) : 0.0));
+        [=](std::int64_t begin, std::int64_t end) {
+          const auto lose = [=](std::int64_t i, double weight, T top, double total) {
+            if (!loss) return;
+            const T *row = from + i * n, *q = towards + i * n;
+            const double below =
+                fold<SumFold, T>(n, [=](std::int64_t c) { return weighted(q[c], top - row[c]); });
+            loss[i] = static_cast<T>(below + (n > 0 ? weight * double(static_cast<T>(log_(total))) : 0.0));
           };
           if (!grad) {
-            loss[i] = lost(log_sum_exp_below(row, n, top));
+            rows_of_powers<false>(from, grad, n, begin, end, [=](std::int64_t i, T top, Powers<T>& powers) {
+              lose(i, sum_of(towards + i * n, n), top, powers.total);
+            });
             return;
           }
-          T* to = grad + i * n;
-          const double total = exp_row(row, to, n, top);
-          if (loss) loss[i] = lost(static_cast<T>(log_(total)));
-          const T all = static_cast<T>(total), each = static_cast<T>(weight), factor = g[i];
-          EDF_INDEPENDENT
-          for (std::int64_t c = 0; c < n; ++c) to[c] = (to[c] / all * each - q[c]) * factor;
-        });
+          rows_of_powers<true>(from, grad, n, begin, end, [=](std::int64_t i, T top, Powers<T>& powers) {
+            const T* q = towards + i * n;
+            T* to = grad + i * n;
+            const double weight = sum_of(q, n);
+            lose(i, weight, top, powers.total);
+            powers.rest.store_some(to + powers.whole);
+            const T all = static_cast<T>(powers.total), each = static_cast<T>(weight), factor = g[i];
+            EDF_INDEPENDENT
+            for (std::int64_t c = 0; c < n; ++c) to[c] = (to[c] / all * each - q[c]) * factor;
+          });
+        },
+        grad ? few_short : most_short);
   });
 }
 
@@ -184,10 +194,12 @@ void log_loss_soft_kernel(const Launch& launch) {
           few.sum(n, total, [&](std::int64_t i) { return weighted(q.at[i], few.at[i]); });
           for (std::int64_t l = 0; l < count; ++l) to[first + l] = static_cast<T>(-total[l]);
         },
-        [=](std::int64_t i) {
-          const T *row = from + i * n, *q = weights + i * n;
-          to[i] = static_cast<T>(
-              -fold<SumFold, T>(n, [=](std::int64_t c) { return weighted(q[c], log_(row[c])); }));
+        [=](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t i = begin; i < end; ++i) {
+            const T *row = from + i * n, *q = weights + i * n;
+            to[i] = static_cast<T>(
+                -fold<SumFold, T>(n, [=](std::int64_t c) { return weighted(q[c], log_(row[c])); }));
+          }
         });
   });
 }

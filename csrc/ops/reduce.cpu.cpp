@@ -173,7 +173,7 @@ void reduce_short(const T* x, std::int64_t outputs, std::int64_t n, const Put& p
         fold_short<Fold>(few, n, acc);
         for (std::int64_t l = 0; l < count; ++l) put(first + l, acc[l]);
       },
-      [](std::int64_t) {});
+      [](std::int64_t, std::int64_t) {});
 }
 
 // put(output, acc) for every output, of which there are as many as of the kernel's.

@@ -58,12 +58,14 @@ inline std::uint8_t MaxFold::start<std::uint8_t>() {
 #define EDF_ROLLED
 #endif
 
-// Folds term(0) .. term(n - 1) with `lanes` accumulators, so that the compiler can use vectors, joined in a
-// tree.
+constexpr int fold_lanes = 16;
+
+// Folds term(0) .. term(n - 1) with `fold_lanes` accumulators, so that the compiler can use vectors, joined
+// in a tree.
 template <class Fold, class T, class Term>
 typename Fold::template Acc<T> fold(std::int64_t n, const Term& term) {
   using Acc = typename Fold::template Acc<T>;
-  constexpr int lanes = 16;
+  constexpr int lanes = fold_lanes;
   Acc acc[lanes];
   for (int l = 0; l < lanes; ++l) acc[l] = Fold::template start<T>();
   std::int64_t i = 0;

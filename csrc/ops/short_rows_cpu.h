@@ -10,7 +10,7 @@
 namespace edfcore::EDF_ISA {
 
 inline constexpr std::int64_t most_short = 128;  // elements; longer rows are as fast one by one
-inline constexpr std::int64_t few_short = 32;    // so are these, where there is little to compute
+inline constexpr std::int64_t few_short = 47;    // so are these, where rows are written, too
 
 // Vectors consist of parts of 16 bytes, which need not stand side by side in memory.
 inline constexpr int vector_parts = vector_bytes / 16;
@@ -256,16 +256,14 @@ template <class Reference>
 using SameRows = typename Referred<Reference>::Type;
 
 // Calls few(rows, row, count, room), where `rows` is some ShortRows to be filled and `room` elements from the
-// row's first one on belong to the chunk, or one(row) for every row of more than `most` elements; in
+// row's first one on belong to the chunk, or many(begin, end) for those of more than `most` elements; in
 // parallel, and about `work` elements in a chunk.
-template <class T, std::int64_t most = most_short, class Few, class One>
+template <class T, class Few, class Many>
 void short_or_long_rows(std::int64_t rows, std::int64_t n, std::int64_t work, const Few& few,
-                        const One& one) {
+                        const Many& many, std::int64_t most = most_short) {
   constexpr std::int64_t together = lanes<T>;
   if (n < 1 || n > most) {
-    parallel_ranges(rows, work / (n < 1 ? 1 : n), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row) one(row);
-    });
+    parallel_ranges(rows, work / (n < 1 ? 1 : n), many);
     return;
   }
   const std::int64_t grain = (work / n + together - 1) / together * together;

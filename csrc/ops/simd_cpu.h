@@ -102,6 +102,14 @@ void store(T* to, Vector<T> v) {
   memcpy(to, &v, sizeof v);
 }
 
+inline Vector<double> load_as_double(const double* from) { return load(from); }
+inline Vector<double> load_as_double(const float* from) {
+  typedef float Half __attribute__((vector_size(vector_bytes / 2)));
+  Half half;
+  memcpy(&half, from, sizeof half);
+  return __builtin_convertvector(half, DoubleVector);
+}
+
 // The first n lanes of a vector; n <= 0 touches no memory, and more than there are means all.
 #if defined(__AVX512F__)
 inline unsigned first_lanes(std::int64_t n) { return n <= 0 ? 0u : n >= 32 ? ~0u : (1u << n) - 1u; }

@@ -23,7 +23,13 @@ void softmax_kernel(const Launch& launch) {
           softmax_short(few, n);
           few.store(p + row * n, n, count);
         },
-        [=](std::int64_t row) { softmax_row(x + row * n, p + row * n, n); });
+        [=](std::int64_t begin, std::int64_t end) {
+          rows_of_powers<true>(x, p, n, begin, end, [=](std::int64_t row, T, Powers<T>& powers) {
+            const T total = static_cast<T>(powers.total);
+            powers.map(p + row * n, [=](T e) { return e / total; });
+          });
+        },
+        few_short);
   });
 }
 
@@ -43,13 +49,14 @@ void log_softmax_kernel(const Launch& launch) {
           few.subtract(n, log_sum_exp_short(powers, n).all());
           few.store(y + row * n, n, count);
         },
-        [=](std::int64_t row) {
-          const std::int64_t first = row * n;
-          const T top = top_of(x + first, n);
-          const T log_sum = log_sum_exp_below(x + first, n, top);
-          EDF_INDEPENDENT
-          for (std::int64_t i = first; i < first + n; ++i) y[i] = (x[i] - top) - log_sum;
-        });
+        [=](std::int64_t begin, std::int64_t end) {
+          rows_of_powers<false>(x, y, n, begin, end, [=](std::int64_t row, T top, Powers<T>& powers) {
+            const T log_sum = static_cast<T>(log_(powers.total));
+            EDF_INDEPENDENT
+            for (std::int64_t i = row * n; i < (row + 1) * n; ++i) y[i] = (x[i] - top) - log_sum;
+          });
+        },
+        few_short);
   });
 }
 
@@ -60,7 +67,7 @@ void softmax_grad_kernel(const Launch& launch) {
     const T* g = pointer<const T>(launch.in[0]);
     const T* p = pointer<const T>(launch.in[1]);
     T* out = pointer<T>(launch.out[0]);
-    short_or_long_rows<T, few_short>(
+    short_or_long_rows<T>(
         rows_of(launch.in[0]), n, softmax_work,
         [=](auto& few, std::int64_t row, std::int64_t count, std::int64_t room) {
           SameRows<decltype(few)> ps;
@@ -70,12 +77,14 @@ void softmax_grad_kernel(const Launch& launch) {
           for (std::int64_t c = 0; c < n; ++c) few.put(c, ps.get(c) * (few.get(c) - dot));
           few.store(out + row * n, n, count);
         },
-        [=](std::int64_t row) {
-          const std::int64_t first = row * n;
-          const T dot = static_cast<T>(dot_of(g + first, p + first, n));
-          EDF_INDEPENDENT
-          for (std::int64_t i = first; i < first + n; ++i) out[i] = p[i] * (g[i] - dot);
-        });
+        [=](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t first = begin * n; first < end * n; first += n) {
+            const T dot = static_cast<T>(dot_of(g + first, p + first, n));
+            EDF_INDEPENDENT
+            for (std::int64_t i = first; i < first + n; ++i) out[i] = p[i] * (g[i] - dot);
+          }
+        },
+        few_short);
   });
 }
 
@@ -86,7 +95,7 @@ void log_softmax_grad_kernel(const Launch& launch) {
     const T* g = pointer<const T>(launch.in[0]);
     const T* l = pointer<const T>(launch.in[1]);
     T* out = pointer<T>(launch.out[0]);
-    short_or_long_rows<T, few_short>(
+    short_or_long_rows<T>(
         rows_of(launch.in[0]), n, softmax_work,
         [=](auto& few, std::int64_t row, std::int64_t count, std::int64_t room) {
           SameRows<decltype(few)> ps;
@@ -97,12 +106,14 @@ void log_softmax_grad_kernel(const Launch& launch) {
           for (std::int64_t c = 0; c < n; ++c) few.put(c, few.get(c) - ps.get(c) * total);
           few.store(out + row * n, n, count);
         },
-        [=](std::int64_t row) {
-          const std::int64_t first = row * n;
-          const T total = static_cast<T>(sum_of(g + first, n));
-          EDF_INDEPENDENT
-          for (std::int64_t i = first; i < first + n; ++i) out[i] = g[i] - exp_(l[i]) * total;
-        });
+        [=](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t first = begin * n; first < end * n; first += n) {
+            const T total = static_cast<T>(sum_of(g + first, n));
+            EDF_INDEPENDENT
+            for (std::int64_t i = first; i < first + n; ++i) out[i] = g[i] - exp_(l[i]) * total;
+          }
+        },
+        few_short);
   });
 }
 

@@ -28,10 +28,116 @@ T top_of(const T* x, std::int64_t n) {
   return larger(join_lanes<T>(larger(larger(top[0], top[1]), larger(top[2], top[3])), larger), last);
 }
 
-// log(sum(exp(x - top))) where top is the row's maximum, so that no exponent is positive.
+// What fills no sixteen at the end of a row, and other lanes.
 template <class T>
-T log_sum_exp_below(const T* x, std::int64_t n, T top) {
-  return static_cast<T>(log_(fold<SumFold, T>(n, [=](std::int64_t i) { return exp_(x[i] - top); })));
+struct Rest {
+  alignas(64) T at[fold_lanes];
+  std::int64_t count = 0;
+
+  // Which of the lanes from l on are among them.
+  auto first(int l) const {
+    static constexpr T numbers[fold_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return load(numbers + l) < broadcast(static_cast<T>(count));
+  }
+
+  // The others become `other`.
+  void load_some(const T* x, T other) {
+    for (int l = 0; l < fold_lanes; l += lanes<T>)
+      store(at + l, first(l) ? load_first(x + l, count - l) : broadcast(other));
+  }
+  void clear_others() {
+    for (int l = 0; l < fold_lanes; l += lanes<T>) store(at + l, first(l) ? load(at + l) : Vector<T>{});
+  }
+  void store_some(T* to) const {
+    for (int l = 0; l < fold_lanes; l += lanes<T>) store_first(to + l, load(at + l), count - l);
+  }
+};
+
+// Sixteen sums, in the order of `fold`.
+struct Sums {
+  static constexpr int vectors = fold_lanes / lanes<double>;
+  Vector<double> at[vectors] = {};
+
+  template <class T>
+  EDF_HD void add(const T* e) {
+    EDF_UNROLL
+    for (int i = 0; i < vectors; ++i) at[i] += load_as_double(e + i * lanes<double>);
+  }
+  double joined() const {
+    Vector<double> v[vectors];
+    EDF_UNROLL
+    for (int i = 0; i < vectors; ++i) v[i] = at[i];
+    EDF_UNROLL
+    for (int half = vectors / 2; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) v[i] += v[i + half];
+    return join_lanes<double>(v[0], [](auto a, auto b) { return a + b; });
+  }
+};
+
+// exp(x - top) of a row, where top is its maximum, so that no exponent is positive.
+template <class T>
+struct Powers {
+  double total;  // in the order of `fold`
+  Rest<T> rest;
+  std::int64_t whole;  // so many before the rest; those that are kept are in p, which may be x itself
+
+  template <bool keep>
+  static Powers of(const T* x, T* p, std::int64_t n, T top) {
+    Powers made;
+    Sums sums;
+    const std::int64_t whole = made.whole = n / fold_lanes * fold_lanes;
+    if constexpr (keep) {
+      EDF_INDEPENDENT
+      for (std::int64_t i = 0; i < whole; ++i) p[i] = exp_(x[i] - top);
+      for (std::int64_t i = 0; i < whole; i += fold_lanes) sums.add(p + i);
+    } else {
+      alignas(64) double each[fold_lanes] = {};
+      for (std::int64_t i = 0; i < whole; i += fold_lanes)
+        for (int l = 0; l < fold_lanes; ++l) each[l] += double(exp_(x[i + l] - top));
+      sums.add(each);
+    }
+    made.rest.count = n - whole;
+    if (made.rest.count > 0) {
+      made.rest.load_some(x + whole, top);
+      EDF_INDEPENDENT
+      for (int l = 0; l < fold_lanes; ++l) made.rest.at[l] = exp_(made.rest.at[l] - top);
+      made.rest.clear_others();
+      sums.add(made.rest.at);
+    }
+    made.total = sums.joined();
+    return made;
+  }
+
+  // Of kept ones, in p: f of every element.
+  template <class F>
+  void map(T* p, const F& f) {
+    EDF_INDEPENDENT
+    for (std::int64_t i = 0; i < whole; ++i) p[i] = f(p[i]);
+    if (rest.count == 0) return;
+    EDF_INDEPENDENT
+    for (int l = 0; l < fold_lanes; ++l) rest.at[l] = f(rest.at[l]);
+    rest.store_some(p + whole);
+  }
+};
+
+// Rows [begin, end), which begin at x, and their powers in p, if they are kept: then(row, top, powers) for
+// each. Some at once, a stage after the other: a row's stages wait for each other, those of several rows do
+// not.
+template <bool keep, class T, class Then>
+void rows_of_powers(const T* x, T* p, std::int64_t n, std::int64_t begin, std::int64_t end,
+                    const Then& then) {
+  constexpr std::int64_t most = 8, elements = 4096;  // which stay in the first-level cache
+  T top[most];
+  Powers<T> powers[most];
+  const std::int64_t at_once = n <= elements / most ? most : n <= elements ? elements / n : 1;
+  for (std::int64_t first = begin; first < end; first += at_once) {
+    const std::int64_t count = end - first < at_once ? end - first : at_once;
+    for (std::int64_t r = 0; r < count; ++r) top[r] = top_of(x + (first + r) * n, n);
+    for (std::int64_t r = 0; r < count; ++r)
+      powers[r] =
+          Powers<T>::template of<keep>(x + (first + r) * n, keep ? p + (first + r) * n : nullptr, n, top[r]);
+    for (std::int64_t r = 0; r < count; ++r) then(first + r, top[r], powers[r]);
+  }
 }
 
 template <class Rows>
@@ -59,20 +165,6 @@ typename Rows::Each log_sum_exp_short(Rows& below, std::int64_t n) {
   double total[Rows::rows];
   exp_short(below, n, total);
   return logs<Rows>(total);
-}
-
-// p = exp(x - top), and its sum; p may be x itself.
-template <class T>
-double exp_row(const T* x, T* p, std::int64_t n, T top) {
-  EDF_INDEPENDENT
-  for (std::int64_t i = 0; i < n; ++i) p[i] = exp_(x[i] - top);
-  return sum_of(p, n);
-}
-
-template <class T>
-void softmax_row(const T* x, T* p, std::int64_t n) {
-  const T total = static_cast<T>(exp_row(x, p, n, top_of(x, n)));
-  for (std::int64_t i = 0; i < n; ++i) p[i] /= total;
 }
 
 template <class Rows>
