@@ -383,7 +383,8 @@ void init_edf(py::module_& m) {
     return std::map<std::string, std::int64_t>{{"hits", steps.hits + replays.hits},
                                                {"misses", steps.misses + replays.misses},
                                                {"compiled", steps.compiled + replays.compiled},
-                                               {"segments", steps.segments}};
+                                               {"segments", steps.segments},
+                                               {"graphs", Recordings::repeated()}};
   });
   m.def("optimise", &optimise_all, py::arg("parameters"), py::arg("learning_rate"), py::arg("name"),
         py::arg("decay") = 0.0, py::arg("beta1") = 0.0, py::arg("beta2") = 0.0, py::arg("epsilon") = 0.0);

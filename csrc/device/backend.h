@@ -46,6 +46,14 @@ class Backend {
   virtual void synchronize() = 0;  // throws a device error when earlier work failed
   virtual void* stream() = 0;      // what Launch::stream is to be
 
+  // The launches of issue(context), written down instead of run, or null where the device does no such thing;
+  // what was written down is run as often as it is repeated. A run depends on the memory that it reads alone.
+  virtual void* record([[maybe_unused]] void (*issue)(void*), [[maybe_unused]] void* context) {
+    return nullptr;
+  }
+  virtual void repeat([[maybe_unused]] void* recorded) {}
+  virtual void forget([[maybe_unused]] void* recorded) noexcept {}
+
   // The status word that kernels on this device write (device memory), and the look at it, which synchronises
   // on a GPU and clears it.
   virtual Status* status() = 0;

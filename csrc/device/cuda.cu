@@ -14,6 +14,7 @@
 
 #include "core/error.h"
 #include "device/backend.h"
+#include "device/cuda_graph.h"
 #include "device/cuda_memory.h"
 #include "device/launch.h"
 
@@ -196,6 +197,18 @@ class CudaBackend final : public Backend {
   void* stream() override {
     use();
     return stream_;
+  }
+
+  void* record(void (*issue)(void*), void* context) override {
+    use();
+    return record_graph(stream_, issue, context);
+  }
+  void repeat(void* recorded) override {
+    use();
+    check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recorded), stream_), "running a plan");
+  }
+  void forget(void* recorded) noexcept override {
+    cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(recorded));
   }
 
   Status* status() override {

@@ -59,7 +59,7 @@ void launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_byte
   sim::Call<Params...> call{kernel, {static_cast<Params>(args)...}};
   const sim::LaunchConfig config{grid, block, shared_bytes, reinterpret_cast<const void*>(kernel),
                                  stream.site};
-  sim::run_grid(config, &sim::Call<Params...>::invoke, &call);
+  sim::run_or_write_down(config, std::move(call));
 }
 
 #endif

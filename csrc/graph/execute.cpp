@@ -227,6 +227,10 @@ void Runner::run(std::span<const NodeRef> nodes, std::span<const Scalars> update
   const bool on_cpu = plan_.trace.device.type == DeviceType::cpu;
   const std::size_t begin = first == Phase::forward ? 0 : phase_end_[static_cast<std::size_t>(first) - 1];
   const std::size_t end = phase_end_[static_cast<std::size_t>(last)];
+  if (!on_cpu && !watch().on) {
+    if (poll) poll();
+    if (repeat(begin, end, last == Phase::update ? updates : std::span<const Scalars>())) return;
+  }
   auto next_poll = poll ? std::lower_bound(polls_.begin(), polls_.end(), begin) : polls_.end();
   for (std::size_t g = begin; g < end; ++g) {
     const Group& group = plan_.groups[g];
@@ -240,6 +244,26 @@ void Runner::run(std::span<const NodeRef> nodes, std::span<const Scalars> update
     const TraceStep& traced = plan_.trace.steps[static_cast<std::size_t>(group.first)];
     fail(ErrorKind::data, status_text(*traced.written, met), place_of(traced, nodes));
   }
+}
+
+// True when the device has made this run by repeating it.
+bool Runner::repeat(std::size_t begin, std::size_t end, std::span<const Scalars> updates) {
+  if (end - begin < 2 || steps_.empty()) return false;
+  if (!recordings_) recordings_ = std::make_unique<Recordings>(*device_);
+  Recordings::Key key{arena_, steps_[0].launch.status, begin, end, bound_, {}};
+  for (const Scalars& scalars : updates) {
+    key.numbers.push_back(scalars.first);
+    key.numbers.push_back(scalars.second);
+  }
+  struct Part {
+    Runner* runner;
+    std::size_t begin, end;
+  } part{this, begin, end};
+  const auto issue = [](void* p) {
+    const Part& of = *static_cast<const Part*>(p);
+    for (std::size_t g = of.begin; g < of.end; ++g) of.runner->run_group(of.runner->plan_.groups[g], {});
+  };
+  return recordings_->repeat(std::move(key), issue, &part);
 }
 
 void Runner::run_group(const Group& group, std::span<const NodeRef> nodes) {

@@ -2,11 +2,13 @@
 // when the instruction set is another.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "device/backend.h"
 #include "graph/plan.h"
+#include "graph/recordings.h"
 #include "ops/cpu_features.h"
 
 namespace edfcore {
@@ -54,6 +56,7 @@ class Runner {
   void choose_kernels(Isa isa);
   void settle_groups();
   double about(std::size_t s) const;
+  bool repeat(std::size_t begin, std::size_t end, std::span<const Scalars> updates);
   void run_group(const Group& group, std::span<const NodeRef> nodes);
   void run_blocked(const Group& group);
   void run_headed(const Group& group);
@@ -73,6 +76,7 @@ class Runner {
   std::vector<std::size_t> polls_;                 // groups before which there may be a look at signals
   std::size_t phase_end_[3] = {};                  // in groups
   double work_ = 0;
+  std::unique_ptr<Recordings> recordings_;  // null on the CPU
 };
 
 // Gives the memory that plans on this device share back, when no runner is in the middle of one.

@@ -164,7 +164,9 @@ def memory_stats(device: str | None = None) -> dict[str, int]:
 def plan_stats() -> dict[str, int]:
     """Plans of recorded graphs: hits (a graph was found again), misses (it was new), compiled (plans made).
 
-    And segments: how often a plan ran part of a graph that has nodes in NumPy, between two of those.
+    And segments: how often a plan ran part of a graph that has nodes in NumPy, between two of those; and graphs: how
+    often a CUDA device repeated the launches of a plan as one, which it does from the second time that a plan runs with
+    the same memory and numbers.
     """
     return _core.plan_stats()
 

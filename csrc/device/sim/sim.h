@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <memory>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -57,6 +58,23 @@ struct Call {
 
 // Runs `thread(context)` once for every thread of the grid and returns when all are done or one has failed.
 void run_grid(const LaunchConfig& config, void (*thread)(void* context), void* context);
+
+// A launch that a stream capture has written down, with a copy of its parameters.
+struct Launched {
+  LaunchConfig config;
+  void (*thread)(void* context);
+  std::shared_ptr<void> call;
+};
+void write_down(Launched launched);
+
+template <class... Params>
+void run_or_write_down(const LaunchConfig& config, Call<Params...> call) {
+  using Own = Call<Params...>;
+  if (capturing())
+    write_down({config, &Own::invoke, std::make_shared<Own>(std::move(call))});
+  else
+    run_grid(config, &Own::invoke, &call);
+}
 
 // The order of threads from here on; EDFCORE_SIM_SEED, or 0, until it is called.
 void set_seed(uint64_t seed);

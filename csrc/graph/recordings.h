@@ -1,0 +1,46 @@
+// The runs of a plan that a device has recorded. A run is plain at first; when it comes again, bound to the
+// same memory and with the same numbers, it is recorded, and from then on repeated as one.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "device/backend.h"
+
+namespace edfcore {
+
+class Recordings {
+ public:
+  // All that the launches of a run depend on.
+  struct Key {
+    const void *arena = nullptr, *status = nullptr;
+    std::size_t begin = 0, end = 0;  // groups
+    std::vector<void*> bound;
+    std::vector<double> numbers;
+    friend bool operator==(const Key&, const Key&) = default;
+  };
+
+  explicit Recordings(Backend& device) : device_(&device) {}
+  ~Recordings();
+  Recordings(const Recordings&) = delete;
+  Recordings& operator=(const Recordings&) = delete;
+
+  // True when the run that issue(context) would make has been made by repeating it.
+  bool repeat(Key key, void (*issue)(void*), void* context);
+
+  static std::int64_t repeated();  // runs, of all plans
+
+ private:
+  static constexpr std::size_t most = 8;  // a loop's inputs and results take turns in a few places
+
+  struct Known {
+    Key key;
+    void* recorded;  // null: it was seen once
+  };
+
+  Backend* device_;
+  std::vector<Known> known_;  // the last one seen last
+  bool refused_ = false;      // by the device
+};
+
+}  // namespace edfcore
