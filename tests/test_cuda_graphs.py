@@ -69,6 +69,28 @@ def test_a_rate_that_always_changes_is_obeyed(device: str) -> None:
     np.testing.assert_allclose(W.value, want, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [6, 7])
+def test_an_epoch_repeats_its_steps(size: int, device: str) -> None:
+    X, Y = examples(60)
+    found = []
+    for way in ("replay", "loop"):
+        edf.clear_compgraph()
+        edf.learning_rate = 0.1
+        x, y, loss = mlp([37, 11, 5])
+        before, losses = graphs(), []
+        if way == "replay":
+            losses += [*edf.replay(loss, {x: X, y: Y}, batch_size=size)]
+            assert (graphs() > before + 5) == (device == "cuda")
+        for at in range(0, 60 if way == "loop" else 0, size):
+            x.value, y.value = X[at : at + size], Y[at : at + size]
+            edf.Forward()
+            edf.Backward(loss)
+            edf.SGD()
+            losses += [*loss.value]
+        found.append([np.array(losses), *(p.value.copy() for p in edf.Parameters)])
+    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_bad_labels_are_found_in_a_step_that_is_repeated(device: str) -> None:
     x, y, loss = mlp([37, 11, 5])
     x.value, y.value = examples(6)

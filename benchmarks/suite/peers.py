@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,7 +76,11 @@ class PeerError(Exception):
 
 
 class Worker:
-    """A peer in a process of its own."""
+    """A peer in a process of its own, which is stopped between its turns.
+
+    Threads of some frameworks go on spinning when their work is done, for up to a fifth of a second, and would take the
+    cores from whose turn it is.
+    """
 
     def __init__(self, name: str, threads: int, data: Path | None = None) -> None:
         self.name, self.threads, self.data = name, threads, data
@@ -109,8 +114,16 @@ class Worker:
             self.start()
             self.hello(timeout)
         assert self.pipe is not None
+        self.signal(signal.SIGCONT)
         self.pipe.send(message)
-        return self.answer(timeout)
+        found = self.answer(timeout)
+        self.signal(signal.SIGSTOP)
+        return found
+
+    def signal(self, number: int) -> None:
+        """Send it to the process, if that is there."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
 
     def answer(self, timeout: float) -> Any:
         """What comes back."""

@@ -15,7 +15,7 @@ from suite.problems import Array
 from suite.rows import Row
 
 BATCH_SECONDS = 0.01
-PAUSE = 0.003  # threads that spin after a batch of their own go to sleep before the next one's
+PAUSE = 0.003  # between batches
 LONGEST_CALL = 300.0
 
 

@@ -92,6 +92,10 @@ std::shared_ptr<Batches> compiled_for(const Replay& replay, const Listing& listi
   auto made = std::make_shared<Batches>(compile(std::move(traced.trace), options));
   made->loss = loss;
   made->losses = losses;
+  if (device.type != DeviceType::cpu) {
+    made->rows_here = rows->value().tensor;
+    made->losses_here = allocate(losses, device);
+  }
   made->parts = std::move(traced.parts);
   for (std::size_t i = 0; i < traced.leaves.size(); ++i) {
     const NodeRef& leaf = traced.leaves[i];
@@ -187,8 +191,16 @@ Tensor ReplayCache::run_all(const Replay& replay, const Listing& listing, bool l
       if (!losses) losses = allocate({batches->losses.dtype, Shape{all}}, device);
     }
     Runner& runner = batches->runner;
-    runner.bind(batches->rows, static_cast<std::int64_t*>(replay.rows.data()) + begin);
-    runner.bind(batches->loss, static_cast<std::byte*>(losses.data()) + filled);
+    void* rows = static_cast<std::int64_t*>(replay.rows.data()) + begin;
+    void* const loss = static_cast<std::byte*>(losses.data()) + filled;
+    const bool alike = static_cast<bool>(batches->rows_here);
+    if (alike) {
+      const std::size_t bytes = static_cast<std::size_t>(size) * sizeof(std::int64_t);
+      backend(device).copy(batches->rows_here.data(), rows, bytes);
+      rows = batches->rows_here.data();
+    }
+    runner.bind(batches->rows, rows);
+    runner.bind(batches->loss, alike ? batches->losses_here.data() : loss);
     try {
       runner.run(replay.nodes, updating.next());
     } catch (const Error& error) {
@@ -196,6 +208,7 @@ Tensor ReplayCache::run_all(const Replay& replay, const Listing& listing, bool l
                   text(error.what(), " In replay, at examples ", begin, " to ", begin + size - 1,
                        " of the order: no minibatch from here on was learnt from."));
     }
+    if (alike) backend(device).copy(loss, batches->losses_here.data(), batches->losses.bytes());
     updating.taken();
     filled += batches->losses.bytes();
     work += runner.work();

@@ -40,6 +40,7 @@ struct Batches {
   std::vector<PartSlot> parts;
   std::int32_t rows = -1, loss = -1;  // slots
   Spec losses;
+  Tensor rows_here, losses_here;  // on a GPU: the same memory for all minibatches, so that steps are alike
   std::vector<std::uint64_t> key;
   std::uint64_t hash = 0, last_used = 0;
 };
