@@ -60,7 +60,7 @@ class EdfTrainer(Trainer):
         if self.edf.__name__ != "edfcore":
             return None
         self.run(3)  # the first look at the loss, whose step keeps every value
-        self.run(70)
+        self.run(100)
         self.edf._core.reset_peak_memory("cpu")
         self.run(3)
         return int(self.edf.memory_stats()["peak_bytes"])
