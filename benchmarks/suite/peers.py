@@ -116,9 +116,10 @@ class Worker:
         assert self.pipe is not None
         self.signal(signal.SIGCONT)
         self.pipe.send(message)
-        found = self.answer(timeout)
-        self.signal(signal.SIGSTOP)
-        return found
+        try:
+            return self.answer(timeout)
+        finally:
+            self.signal(signal.SIGSTOP)
 
     def signal(self, number: int) -> None:
         """Send it to the process, if that is there."""
