@@ -13,7 +13,7 @@ std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 // The maximum is found first, which takes vectors, and then its place.
 template <class T>
 std::int64_t place_of_top(const T* x, std::int64_t n) {
-  const T top = max_of(x, n);
+  const T top = fold_run<MaxFold>(x, n);
   for (std::int64_t i = 0; i < n; ++i)
     if (x[i] == top || x[i] != x[i]) return i;
   return 0;

@@ -8,12 +8,12 @@ namespace edfcore::EDF_ISA {
 
 inline constexpr std::int64_t most_columns = 1024;  // whose sums stay in the first-level cache
 
-// Terms that are added are taken by fours, in a tree of their own: what has been accumulated then goes
-// through memory once for four terms. (Selects in a tree would become branches.)
+// Terms are taken by fours, and those that are added in a tree of their own: what has been accumulated then
+// goes through memory once for four terms.
 template <class Fold, class T>
 struct Columns {
   using Acc = typename Fold::template Acc<T>;
-  Acc acc[most_columns];
+  alignas(64) Acc acc[most_columns];
 
   void start(std::int64_t columns) {
     for (std::int64_t j = 0; j < columns; ++j) acc[j] = Fold::template start<T>();
@@ -22,13 +22,12 @@ struct Columns {
   // `terms` rows, each `step` after the one before.
   void add(const T* x, std::int64_t terms, std::int64_t step, std::int64_t columns) {
     std::int64_t i = 0;
-    for (; !Fold::selects && i + 4 <= terms; i += 4, x += 4 * step) {
-      const T *a = x, *b = a + step, *c = b + step, *d = c + step;
-      EDF_INDEPENDENT
-      for (std::int64_t j = 0; j < columns; ++j) {
-        const Acc first = Fold::join(static_cast<Acc>(a[j]), static_cast<Acc>(b[j]));
-        const Acc second = Fold::join(static_cast<Acc>(c[j]), static_cast<Acc>(d[j]));
-        acc[j] = Fold::join(acc[j], Fold::join(first, second));
+    if constexpr (has_vectors<T>) {
+      for (; i + 4 <= terms; i += 4, x += 4 * step) {
+        std::int64_t j = 0;
+        for (; j + together <= columns; j += together) add_four(x + j, step, acc + j);
+        for (; j < columns; ++j)
+          acc[j] = joined(acc[j], [&](std::int64_t r) { return static_cast<Acc>(x[r * step + j]); });
       }
     }
     for (; i < terms; ++i, x += step) {
@@ -44,6 +43,29 @@ struct Columns {
   }
 
   Acc at(std::int64_t j) const { return acc[j]; }
+
+ private:
+  static constexpr std::int64_t together = 64 / std::int64_t{sizeof(T)};  // columns in a cache line
+
+  template <class V, class Term>
+  static V joined(V a, const Term& term) {
+    if constexpr (Fold::selects)
+      return Fold::join(Fold::join(Fold::join(Fold::join(a, term(0)), term(1)), term(2)), term(3));
+    else
+      return Fold::join(a, Fold::join(Fold::join(term(0), term(1)), Fold::join(term(2), term(3))));
+  }
+  // The next four are fetched, too: hardware does not look that far ahead in rows that lie apart.
+  static void add_four(const T* x, std::int64_t step, Acc* to) {
+    for (std::int64_t r = 4; r < 8; ++r) __builtin_prefetch(x + r * step);
+    EDF_UNROLL
+    for (std::int64_t j = 0; j < together; j += lanes<Acc>)
+      store(to + j, joined(load(to + j), [&](std::int64_t r) {
+              if constexpr (std::is_same_v<Acc, double>)
+                return load_as_double(x + r * step + j);
+              else
+                return load(x + r * step + j);
+            }));
+  }
 };
 
 // Of some terms: how many, one of them, and the sums of the others' distances to it and of their squares.
@@ -79,25 +101,36 @@ struct VarFold {
   }
 };
 
-// Of a run of memory, measured from its first term; one sum after the other, which is what compilers
-// vectorise.
+// Of a run of memory, measured from its first term.
 template <class T>
 Moments moments_of(const T* x, std::int64_t n) {
   if (n == 0) return {};
   const double shift = static_cast<double>(x[0]);
-  const double sum = fold<SumFold, T>(n, [=](std::int64_t i) { return x[i] - shift; });
-  const double squares = fold<SumFold, T>(n, [=](std::int64_t i) {
-    const double d = x[i] - shift;
-    return d * d;
-  });
-  return {static_cast<double>(n), shift, sum, squares};
+  Sums sum, squares;
+  const auto add = [&](const T* e) {
+    Vector<double> d[Sums::vectors];
+    EDF_UNROLL
+    for (int v = 0; v < Sums::vectors; ++v) d[v] = load_as_double(e + v * lanes<double>) - shift;
+    EDF_UNROLL
+    for (int v = 0; v < Sums::vectors; ++v) sum.at[v] += d[v];
+    EDF_UNROLL
+    for (int v = 0; v < Sums::vectors; ++v) squares.at[v] += d[v] * d[v];
+  };
+  const std::int64_t whole = n / fold_lanes * fold_lanes;
+  for (std::int64_t i = 0; i < whole; i += fold_lanes) add(x + i);
+  if (whole < n) {
+    LastTerms<T> last(x, n);
+    for (std::int64_t l = n - whole; l < fold_lanes; ++l) last.at[l] = x[0];
+    add(last.at);
+  }
+  return {static_cast<double>(n), shift, sum.joined(), squares.joined()};
 }
 
 // All columns have as many terms, and their first terms as what the others are measured from.
 template <class T>
 struct Columns<VarFold, T> {
   double n = 0;
-  double shift[most_columns], sum[most_columns], squares[most_columns];
+  alignas(64) double shift[most_columns], sum[most_columns], squares[most_columns];
 
   void start(std::int64_t columns) {
     n = 0;

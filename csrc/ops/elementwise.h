@@ -156,7 +156,7 @@ struct Gelu {  // x P(x), where P is the normal distribution; beyond `far` its t
     const T of_u = multiply_add(T(-2), a, T(1.125) - u), of_square = fused(t, t, -square);
     const T of_p = fused(a, e.part, -p) + a * e.low + of_a + p * (T(0.65) * of_u - T(0.5) * of_square);
     const T y = fused(p, s, of_p * s + p * (w - (s - first<T>)));
-    return y * power_of_two(e.n + Format<T>::step) * Format<T>::step_down;
+    return scaled_down(y, e.n);
   }
 
   template <class T> EDF_HD static T f(T x) {

@@ -70,6 +70,12 @@ EDF_HD inline T power_of_two(T n) {
   return from_bits<T>(bits_of(n + to_bits) << Format<T>::mantissa);
 }
 
+// part * 2^n for an integer n of at most 63 or 511, rounded once: the first product is a normal number.
+template <class T>
+EDF_HD inline T scaled_down(T part, T n) {
+  return part * power_of_two(n + Format<T>::step) * Format<T>::step_down;
+}
+
 // e^x = 2^n (part + low), part near 1; low is what rounding to part lost.
 template <class T>
 struct Exponential {

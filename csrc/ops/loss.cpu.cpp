@@ -58,19 +58,19 @@ void of_scores(const View& s, const View& labels, const Wanted& wanted) {
           few.store(grad + first * n, n, count);
         },
         [&](std::int64_t begin, std::int64_t end) {
-          const auto lose = [&](std::int64_t i, std::int64_t y, T top, double total) {
-            if (loss) loss[i] = in_range(y, n) ? (top - from[i * n + y]) + static_cast<T>(log_(total)) : T(0);
+          const auto lose = [&](std::int64_t i, std::int64_t y, T top, double log) {
+            if (loss) loss[i] = in_range(y, n) ? (top - from[i * n + y]) + static_cast<T>(log) : T(0);
           };
           if (!grad) {
             rows_of_powers<false>(from, grad, n, begin, end, [&](std::int64_t i, T top, Powers<T>& powers) {
-              lose(i, index_at(labels, i), top, powers.total);
+              lose(i, index_at(labels, i), top, powers.log);
             });
             return;
           }
           rows_of_powers<true>(from, grad, n, begin, end, [&](std::int64_t i, T top, Powers<T>& powers) {
             const std::int64_t y = index_at(labels, i);
             T* to = grad + i * n;
-            lose(i, y, top, powers.total);
+            lose(i, y, top, powers.log);
             const T total = static_cast<T>(powers.total), factor = g[i];
             T label = 0;
             if (in_range(y, n)) label = y < powers.whole ? to[y] : powers.rest.at[y - powers.whole];
@@ -112,16 +112,16 @@ void of_soft_scores(const View& s, const View& weights, const Wanted& wanted) {
           few.store(grad + first * n, n, count);
         },
         [=](std::int64_t begin, std::int64_t end) {
-          const auto lose = [=](std::int64_t i, double weight, T top, double total) {
+          const auto lose = [=](std::int64_t i, double weight, T top, double log) {
             if (!loss) return;
             const T *row = from + i * n, *q = towards + i * n;
             const double below =
                 fold<SumFold, T>(n, [=](std::int64_t c) { return weighted(q[c], top - row[c]); });
-            loss[i] = static_cast<T>(below + (n > 0 ? weight * double(static_cast<T>(log_(total))) : 0.0));
+            loss[i] = static_cast<T>(below + (n > 0 ? weight * double(static_cast<T>(log)) : 0.0));
           };
           if (!grad) {
             rows_of_powers<false>(from, grad, n, begin, end, [=](std::int64_t i, T top, Powers<T>& powers) {
-              lose(i, sum_of(towards + i * n, n), top, powers.total);
+              lose(i, sum_of(towards + i * n, n), top, powers.log);
             });
             return;
           }
@@ -129,7 +129,7 @@ void of_soft_scores(const View& s, const View& weights, const Wanted& wanted) {
             const T* q = towards + i * n;
             T* to = grad + i * n;
             const double weight = sum_of(q, n);
-            lose(i, weight, top, powers.total);
+            lose(i, weight, top, powers.log);
             powers.rest.store_some(to + powers.whole);
             const T all = static_cast<T>(powers.total), each = static_cast<T>(weight), factor = g[i];
             EDF_INDEPENDENT

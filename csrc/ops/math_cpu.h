@@ -55,8 +55,16 @@ EDF_HD inline T exp_of(T x) {
   using F = Format<T>;
   const T above = x < F::exp_low ? F::exp_low : x;
   const Exponential<T> e(above > F::exp_high ? F::exp_high : above);
-  const T half = nearest(e.n * T(0.5));
-  return e.part * power_of_two(half) * power_of_two(e.n - half);
+  const T step = e.n < T(0) ? F::step : -F::step, rest = e.n < T(0) ? F::step_down : T(1) / F::step_down;
+  return e.part * power_of_two(e.n + step) * rest;
+}
+
+// The same for x that is not above 0.
+template <class T>
+EDF_HD inline T exp_below(T x) {
+  using F = Format<T>;
+  const Exponential<T> e(x < F::exp_low ? F::exp_low : x);
+  return scaled_down(e.part, e.n);
 }
 
 // x = 2^k (1 + f) with 1 + f between sqrt(1/2) and sqrt(2), for a positive normal x.

@@ -52,19 +52,6 @@ struct Reduction {
   }
 };
 
-template <class Fold, class T>
-auto fold_run(const T* x, std::int64_t n) {
-  return fold<Fold, T>(n, [=](std::int64_t i) { return x[i]; });
-}
-template <>
-auto fold_run<VarFold>(const float* x, std::int64_t n) {
-  return moments_of(x, n);
-}
-template <>
-auto fold_run<VarFold>(const double* x, std::int64_t n) {
-  return moments_of(x, n);
-}
-
 // One output, its units [u0, u1).
 template <class Fold, class T, class Acc>
 Acc reduce_runs(const Reduction& r, const T* x, std::int64_t u0, std::int64_t u1) {
@@ -72,7 +59,11 @@ Acc reduce_runs(const Reduction& r, const T* x, std::int64_t u0, std::int64_t u1
   for (std::int64_t u = u0; u < u1; ++u) {
     const std::int64_t run = u / r.run_blocks(), first = (u - run * r.run_blocks()) * block;
     const T* terms = x + r.reduced.offset(0, run, r.reduced.rank - 1) + first;
-    acc = Fold::join(acc, fold_run<Fold>(terms, smaller(block, r.reduced.inner() - first)));
+    const std::int64_t n = smaller(block, r.reduced.inner() - first);
+    if constexpr (std::is_same_v<Acc, Moments>)
+      acc = Fold::join(acc, moments_of(terms, n));
+    else
+      acc = Fold::join(acc, fold_run<Fold>(terms, n));
   }
   return acc;
 }
@@ -182,7 +173,7 @@ void reduce(const Launch& launch, const View& terms_of_all, const bool* is_reduc
   const Reduction r(terms_of_all, is_reduced);
   const T* x = pointer<const T>(terms_of_all);
   const std::int64_t outputs = launch.out[0].size, terms = r.reduced.size(), units = r.units();
-  if constexpr (T(1) / T(2) != T(0))  // no vectors of integers are at hand
+  if constexpr (has_vectors<T>)
     if (r.short_rows()) return reduce_short<Fold>(x, outputs, terms, put);
   const bool few = outputs < 64;  // which are not worth chunks of their own
   const std::int64_t splits =
@@ -196,6 +187,10 @@ void reduce(const Launch& launch, const View& terms_of_all, const bool* is_reduc
 
 struct MinFold {  // NaN wins here, too
   static constexpr bool selects = true;
+  template <class V>
+  static V prefer(V a, V b) {
+    return b < a ? b : a;
+  }
   template <class T>
   using Acc = T;
   template <class T>

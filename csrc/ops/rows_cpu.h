@@ -1,7 +1,7 @@
 // For *.cpu.cpp: reductions over contiguous memory, in an order that depends on the length alone.
 #pragma once
 
-#include "ops/kernel_cpu.h"
+#include "ops/simd_cpu.h"
 
 namespace edfcore::EDF_ISA {
 
@@ -15,12 +15,19 @@ struct SumFold {
   static double start() {
     return 0;
   }
-  static double join(double a, double b) { return a + b; }
+  template <class V>
+  static V join(V a, V b) {
+    return a + b;
+  }
 };
 
 // NaN wins, as in NumPy.
 struct MaxFold {
   static constexpr bool selects = true;
+  template <class V>
+  static V prefer(V a, V b) {  // of numbers
+    return b > a ? b : a;
+  }
   template <class T>
   using Acc = T;
   template <class T>
@@ -83,19 +90,118 @@ typename Fold::template Acc<T> fold(std::int64_t n, const Term& term) {
   return acc[0];
 }
 
+// Sixteen sums, in the order of `fold`.
+struct Sums {
+  static constexpr int vectors = fold_lanes / lanes<double>;
+  Vector<double> at[vectors] = {};
+
+  // term(i) is a vector of the terms from number i on, in double.
+  template <class Term>
+  EDF_HD void add_each(const Term& term) {
+    EDF_UNROLL
+    for (int v = 0; v < vectors; ++v) at[v] += term(v * lanes<double>);
+  }
+  template <class T>
+  EDF_HD void add(const T* e) {
+    add_each([=](int i) { return load_as_double(e + i); });
+  }
+  double joined() const {
+    Vector<double> v[vectors];
+    EDF_UNROLL
+    for (int i = 0; i < vectors; ++i) v[i] = at[i];
+    EDF_UNROLL
+    for (int half = vectors / 2; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) v[i] += v[i + half];
+    return join_lanes<double>(v[0], [](auto a, auto b) { return a + b; });
+  }
+};
+
+// What stands behind the last sixteen of some terms, and zeros.
+template <class T>
+struct LastTerms {
+  alignas(64) T at[fold_lanes] = {};
+  LastTerms(const T* x, std::int64_t n) {
+    for (std::int64_t i = n / fold_lanes * fold_lanes, l = 0; i < n; ++i, ++l) at[l] = x[i];
+  }
+};
+
 template <class T>
 double sum_of(const T* x, std::int64_t n) {
-  return fold<SumFold, T>(n, [=](std::int64_t i) { return x[i]; });
+  Sums sums;
+  const std::int64_t whole = n / fold_lanes * fold_lanes;
+  for (std::int64_t i = 0; i < whole; i += fold_lanes) sums.add(x + i);
+  if (whole < n) sums.add(LastTerms<T>(x, n).at);
+  return sums.joined();
 }
 
 template <class T>
 double dot_of(const T* x, const T* y, std::int64_t n) {
-  return fold<SumFold, T>(n, [=](std::int64_t i) { return double(x[i]) * double(y[i]); });
+  Sums sums;
+  const auto add = [&](const T* a, const T* b) {
+    sums.add_each([=](int i) { return load_as_double(a + i) * load_as_double(b + i); });
+  };
+  const std::int64_t whole = n / fold_lanes * fold_lanes;
+  for (std::int64_t i = 0; i < whole; i += fold_lanes) add(x + i, y + i);
+  if (whole < n) add(LastTerms<T>(x, n).at, LastTerms<T>(y, n).at);
+  return sums.joined();
 }
 
+// The best by Fold::prefer, in four chains of vectors. A NaN is passed over; `other`, of which there are as
+// many chains, sees every vector.
+template <class Fold, class T, class Other>
+T best_of(const T* x, std::int64_t n, const Other& other) {
+  constexpr std::int64_t all = 4 * lanes<T>;
+  const auto prefer = [](auto a, auto b) { return Fold::prefer(a, b); };
+  Vector<T> best[4];
+  for (Vector<T>& b : best) b = broadcast(Fold::template start<T>());
+  std::int64_t i = 0;
+  for (; i + all <= n; i += all) {
+    EDF_UNROLL
+    for (int v = 0; v < 4; ++v) {
+      const Vector<T> terms = load(x + i + v * lanes<T>);
+      best[v] = prefer(best[v], terms);
+      other(v, terms);
+    }
+  }
+  for (; i + lanes<T> <= n; i += lanes<T>) {
+    const Vector<T> terms = load(x + i);
+    best[0] = prefer(best[0], terms);
+    other(0, terms);
+  }
+  T last = Fold::template start<T>();
+  for (; i < n; ++i) {
+    last = prefer(last, x[i]);
+    other(0, broadcast(x[i]));
+  }
+  return prefer(join_lanes<T>(prefer(prefer(best[0], best[1]), prefer(best[2], best[3])), prefer), last);
+}
+
+// The largest element. A NaN is passed over: who subtracts this from its row finds it there.
 template <class T>
-T max_of(const T* x, std::int64_t n) {
-  return fold<MaxFold, T>(n, [=](std::int64_t i) { return x[i]; });
+T top_of(const T* x, std::int64_t n) {
+  return best_of<MaxFold>(x, n, [](int, Vector<T>) {});
+}
+
+// Of floating numbers. Times zero, all but NaN and infinities add up to zero: only where they do not is each
+// compared with itself as well.
+template <class Fold, class T>
+T select_of(const T* x, std::int64_t n) {
+  Vector<T> zeros[4] = {};
+  const T best = best_of<Fold>(x, n, [&](int chain, Vector<T> terms) { zeros[chain] += terms * T(0); });
+  const Vector<T> sum = (zeros[0] + zeros[1]) + (zeros[2] + zeros[3]);
+  if (join_lanes<T>(sum, [](auto a, auto b) { return a + b; }) == T(0)) return best;
+  return fold<Fold, T>(n, [=](std::int64_t i) { return x[i]; });
+}
+
+// Of a run of memory; sums are those of `fold`.
+template <class Fold, class T>
+auto fold_run(const T* x, std::int64_t n) {
+  if constexpr (has_vectors<T> && Fold::selects)
+    return select_of<Fold>(x, n);
+  else if constexpr (has_vectors<T>)
+    return sum_of(x, n);
+  else
+    return fold<Fold, T>(n, [=](std::int64_t i) { return x[i]; });
 }
 
 }  // namespace edfcore::EDF_ISA

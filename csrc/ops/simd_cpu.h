@@ -49,6 +49,8 @@ struct VectorOf<double> {
 template <class T>
 using Vector = typename VectorOf<T>::Type;
 template <class T>
+inline constexpr bool has_vectors = T(1) / T(2) != T(0);  // there are none of integers
+template <class T>
 inline constexpr int lanes = vector_bytes / static_cast<int>(sizeof(T));
 
 // a * b + c: fused, hence rounded once, where the instruction set has it.
@@ -103,12 +105,18 @@ void store(T* to, Vector<T> v) {
 }
 
 inline Vector<double> load_as_double(const double* from) { return load(from); }
+#if defined(__AVX512F__)
+inline Vector<double> load_as_double(const float* from) { return _mm512_cvtps_pd(_mm256_loadu_ps(from)); }
+#elif defined(__AVX2__)
+inline Vector<double> load_as_double(const float* from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
+#else
 inline Vector<double> load_as_double(const float* from) {
   typedef float Half __attribute__((vector_size(vector_bytes / 2)));
   Half half;
   memcpy(&half, from, sizeof half);
   return __builtin_convertvector(half, DoubleVector);
 }
+#endif
 
 // The first n lanes of a vector; n <= 0 touches no memory, and more than there are means all.
 #if defined(__AVX512F__)

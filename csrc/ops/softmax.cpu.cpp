@@ -51,7 +51,7 @@ void log_softmax_kernel(const Launch& launch) {
         },
         [=](std::int64_t begin, std::int64_t end) {
           rows_of_powers<false>(x, y, n, begin, end, [=](std::int64_t row, T top, Powers<T>& powers) {
-            const T log_sum = static_cast<T>(log_(powers.total));
+            const T log_sum = static_cast<T>(powers.log);
             EDF_INDEPENDENT
             for (std::int64_t i = row * n; i < (row + 1) * n; ++i) y[i] = (x[i] - top) - log_sum;
           });

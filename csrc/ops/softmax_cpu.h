@@ -10,24 +10,6 @@ namespace edfcore::EDF_ISA {
 
 constexpr std::int64_t softmax_work = 4096;  // elements in a chunk, about
 
-// The largest element. A NaN is passed over: who subtracts this from its row finds it there.
-template <class T>
-T top_of(const T* x, std::int64_t n) {
-  constexpr std::int64_t all = 4 * lanes<T>;
-  const auto larger = [](auto a, auto b) { return b > a ? b : a; };
-  Vector<T> top[4];
-  for (Vector<T>& t : top) t = broadcast(MaxFold::start<T>());
-  std::int64_t i = 0;
-  for (; i + all <= n; i += all) {
-    EDF_UNROLL
-    for (int v = 0; v < 4; ++v) top[v] = larger(top[v], load(x + i + v * lanes<T>));
-  }
-  for (; i + lanes<T> <= n; i += lanes<T>) top[0] = larger(top[0], load(x + i));
-  T last = MaxFold::start<T>();
-  for (; i < n; ++i) last = larger(last, x[i]);
-  return larger(join_lanes<T>(larger(larger(top[0], top[1]), larger(top[2], top[3])), larger), last);
-}
-
 // What fills no sixteen at the end of a row, and other lanes.
 template <class T>
 struct Rest {
@@ -53,31 +35,11 @@ struct Rest {
   }
 };
 
-// Sixteen sums, in the order of `fold`.
-struct Sums {
-  static constexpr int vectors = fold_lanes / lanes<double>;
-  Vector<double> at[vectors] = {};
-
-  template <class T>
-  EDF_HD void add(const T* e) {
-    EDF_UNROLL
-    for (int i = 0; i < vectors; ++i) at[i] += load_as_double(e + i * lanes<double>);
-  }
-  double joined() const {
-    Vector<double> v[vectors];
-    EDF_UNROLL
-    for (int i = 0; i < vectors; ++i) v[i] = at[i];
-    EDF_UNROLL
-    for (int half = vectors / 2; half > 0; half /= 2)
-      for (int i = 0; i < half; ++i) v[i] += v[i + half];
-    return join_lanes<double>(v[0], [](auto a, auto b) { return a + b; });
-  }
-};
-
 // exp(x - top) of a row, where top is its maximum, so that no exponent is positive.
 template <class T>
 struct Powers {
   double total;  // in the order of `fold`
+  double log;    // of the total
   Rest<T> rest;
   std::int64_t whole;  // so many before the rest; those that are kept are in p, which may be x itself
 
@@ -88,19 +50,19 @@ struct Powers {
     const std::int64_t whole = made.whole = n / fold_lanes * fold_lanes;
     if constexpr (keep) {
       EDF_INDEPENDENT
-      for (std::int64_t i = 0; i < whole; ++i) p[i] = exp_(x[i] - top);
+      for (std::int64_t i = 0; i < whole; ++i) p[i] = exp_below(x[i] - top);
       for (std::int64_t i = 0; i < whole; i += fold_lanes) sums.add(p + i);
     } else {
       alignas(64) double each[fold_lanes] = {};
       for (std::int64_t i = 0; i < whole; i += fold_lanes)
-        for (int l = 0; l < fold_lanes; ++l) each[l] += double(exp_(x[i + l] - top));
+        for (int l = 0; l < fold_lanes; ++l) each[l] += double(exp_below(x[i + l] - top));
       sums.add(each);
     }
     made.rest.count = n - whole;
     if (made.rest.count > 0) {
       made.rest.load_some(x + whole, top);
       EDF_INDEPENDENT
-      for (int l = 0; l < fold_lanes; ++l) made.rest.at[l] = exp_(made.rest.at[l] - top);
+      for (int l = 0; l < fold_lanes; ++l) made.rest.at[l] = exp_below(made.rest.at[l] - top);
       made.rest.clear_others();
       sums.add(made.rest.at);
     }
@@ -136,6 +98,11 @@ void rows_of_powers(const T* x, T* p, std::int64_t n, std::int64_t begin, std::i
     for (std::int64_t r = 0; r < count; ++r)
       powers[r] =
           Powers<T>::template of<keep>(x + (first + r) * n, keep ? p + (first + r) * n : nullptr, n, top[r]);
+    double log[most];
+    for (std::int64_t r = 0; r < most; ++r) log[r] = r < count ? powers[r].total : 1;
+    EDF_INDEPENDENT
+    for (std::int64_t r = 0; r < most; ++r) log[r] = log_(log[r]);
+    for (std::int64_t r = 0; r < count; ++r) powers[r].log = log[r];
     for (std::int64_t r = 0; r < count; ++r) then(first + r, top[r], powers[r]);
   }
 }
