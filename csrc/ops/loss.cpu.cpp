@@ -47,8 +47,8 @@ void of_scores(const View& s, const View& labels, const Wanted& wanted) {
             }
           }
           if (!grad) return;
-          const auto all = few.each(total).all();
-          for (std::int64_t c = 0; c < n; ++c) few.put(c, few.get(c) / all);
+          const Divisor all(few.each(total).all());
+          for (std::int64_t c = 0; c < n; ++c) few.put(c, all.divide(few.get(c)));
           for (std::int64_t l = 0; l < count; ++l) {
             const std::int64_t y = index_at(labels, first + l);
             if (in_range(y, n)) few.at[y * few.rows + l] -= T(1);
@@ -71,11 +71,12 @@ void of_scores(const View& s, const View& labels, const Wanted& wanted) {
             const std::int64_t y = index_at(labels, i);
             T* to = grad + i * n;
             lose(i, y, top, powers.log);
-            const T total = static_cast<T>(powers.total), factor = g[i];
+            const Divisor total(static_cast<T>(powers.total));
+            const T factor = g[i];
             T label = 0;
             if (in_range(y, n)) label = y < powers.whole ? to[y] : powers.rest.at[y - powers.whole];
-            powers.map(to, [=](T e) { return e / total * factor; });
-            if (in_range(y, n)) to[y] = (label / total - T(1)) * factor;
+            powers.map(to, [=](T e) { return total.divide(e) * factor; });
+            if (in_range(y, n)) to[y] = (total.divide(label) - T(1)) * factor;
           });
         },
         grad ? few_short : most_short);
@@ -106,9 +107,11 @@ void of_soft_scores(const View& s, const View& weights, const Wanted& wanted) {
               loss[first + l] = static_cast<T>(below[l] + weight[l] * double(log_sum.at[l]));
           }
           if (!grad) return;
-          const auto all = few.each(total).all(), each = few.each(weight).all();
+          const Divisor all(few.each(total).all());
+          const auto each = few.each(weight).all();
           const auto factors = few.load_each(g + first, count).all();
-          for (std::int64_t c = 0; c < n; ++c) few.put(c, (few.get(c) / all * each - q.get(c)) * factors);
+          for (std::int64_t c = 0; c < n; ++c)
+            few.put(c, (all.divide(few.get(c)) * each - q.get(c)) * factors);
           few.store(grad + first * n, n, count);
         },
         [=](std::int64_t begin, std::int64_t end) {
@@ -131,9 +134,10 @@ void of_soft_scores(const View& s, const View& weights, const Wanted& wanted) {
             const double weight = sum_of(q, n);
             lose(i, weight, top, powers.log);
             powers.rest.store_some(to + powers.whole);
-            const T all = static_cast<T>(powers.total), each = static_cast<T>(weight), factor = g[i];
+            const Divisor all(static_cast<T>(powers.total));
+            const T each = static_cast<T>(weight), factor = g[i];
             EDF_INDEPENDENT
-            for (std::int64_t c = 0; c < n; ++c) to[c] = (to[c] / all * each - q[c]) * factor;
+            for (std::int64_t c = 0; c < n; ++c) to[c] = (all.divide(to[c]) * each - q[c]) * factor;
           });
         },
         grad ? few_short : most_short);

@@ -183,13 +183,13 @@ T top_of(const T* x, std::int64_t n) {
 }
 
 // Of floating numbers. Times zero, all but NaN and infinities add up to zero: only where they do not is each
-// compared with itself as well.
+// compared with itself as well. So it is where the best is a zero, whose sign would depend on the chains.
 template <class Fold, class T>
 T select_of(const T* x, std::int64_t n) {
   Vector<T> zeros[4] = {};
   const T best = best_of<Fold>(x, n, [&](int chain, Vector<T> terms) { zeros[chain] += terms * T(0); });
   const Vector<T> sum = (zeros[0] + zeros[1]) + (zeros[2] + zeros[3]);
-  if (join_lanes<T>(sum, [](auto a, auto b) { return a + b; }) == T(0)) return best;
+  if (best != T(0) && join_lanes<T>(sum, [](auto a, auto b) { return a + b; }) == T(0)) return best;
   return fold<Fold, T>(n, [=](std::int64_t i) { return x[i]; });
 }
 

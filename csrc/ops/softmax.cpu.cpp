@@ -25,8 +25,8 @@ void softmax_kernel(const Launch& launch) {
         },
         [=](std::int64_t begin, std::int64_t end) {
           rows_of_powers<true>(x, p, n, begin, end, [=](std::int64_t row, T, Powers<T>& powers) {
-            const T total = static_cast<T>(powers.total);
-            powers.map(p + row * n, [=](T e) { return e / total; });
+            const Divisor total(static_cast<T>(powers.total));
+            powers.map(p + row * n, [=](T e) { return total.divide(e); });
           });
         },
         few_short);
