@@ -1,6 +1,7 @@
 // CPU kernels of matmul and affine. Every element of the result is one chain of multiply-adds in the order of
 // k, whatever its tile, so it does not depend on tiling or threads.
 #include "ops/matmul_cpu.h"
+#include "ops/matmul_narrow_cpu.h"
 #include "ops/matmul_sum_cpu.h"
 
 namespace edfcore::EDF_ISA {
@@ -101,7 +102,7 @@ void multiply_part(const Product<T>& p, const After<T>& after) {
   const bool one = panels * strips * tile_work <= chunk_work;  // chunk: then there is nothing to divide
   std::int64_t group =
       one ? panels : smaller(panels, ceil_div(chunk_work, smaller(block_strips, strips) * tile_work));
-  if (p.whole == 1)
+  if (p.whole == 1 || p.shallow())
     group = panels;  // rows are written from end to end
   else if (p.rows <= few && !p.packs_all_right())
     group = smaller(panels, ceil_div(group, side_by_side) * side_by_side);
@@ -132,6 +133,8 @@ void multiply_part(const Product<T>& p, const After<T>& after) {
       const std::int64_t j0 = p0 * panel_width<T>, j1 = smaller(p1 * panel_width<T>, p.columns);
       if (p.whole == 1)
         outer_product(p, i0, i1, j0, j1);
+      else if (p.narrow())
+        multiply_narrow(p, i0, i1);
       else
         multiply_block(p, s0, s1, p0, p1);
       if (after.bias) add_bias(p, after.bias, i0, i1, j0, j1);

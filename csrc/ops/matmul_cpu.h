@@ -30,6 +30,8 @@ constexpr std::int64_t few = 2;  // rows: a panel is read once or twice
 
 template <class T>
 constexpr std::int64_t panel_width = tile_vectors * lanes<T>;
+template <class T>
+constexpr int most_narrow = lanes<T> / 2;  // columns of products that are computed transposed
 
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -58,10 +60,16 @@ struct Product {
   }
   T* left_strip(std::int64_t strip) const { return left + (strip - strip0) * tile_rows * depth; }
 
-  bool packs_all_right() const { return trans_b || rows > matmul_unpacked; }
+  // By the cost of a step: transposing a vector of rows takes about as long as five multiply-adds.
+  bool narrow() const {
+    return columns <= most_narrow<T> && whole >= 8 && ceil_div(rows, lanes<T>) * (columns + 5) < rows;
+  }
+  // Then the result takes longer to write than to compute, and is written row by row.
+  bool shallow() const { return whole <= 16 && rows > few && rows * columns > 1 << 18; }
+  bool packs_all_right() const { return !narrow() && (trans_b || rows > matmul_unpacked); }
   // A panel of whole vectors can be read where it is, one row of b after the other.
   bool packs_right(std::int64_t panel) const {
-    return packs_all_right() || (width(panel) < panel_width<T> && rows > few && !masks);
+    return packs_all_right() || (width(panel) < panel_width<T> && rows > few && !masks && !narrow());
   }
   // So can the rows of a, for the most part.
   bool packs_left() const {
@@ -69,7 +77,7 @@ struct Product {
   }
 
   std::int64_t depth_at_once() const {
-    return plus ? whole : matmul_depth_at_once(whole, rows, columns, packs_all_right());
+    return plus || narrow() ? whole : matmul_depth_at_once(whole, rows, columns, packs_all_right());
   }
   std::int64_t panels_at_once() const {
     if (!plus || !packs_all_right()) return panels();
@@ -281,42 +289,50 @@ void pack_strips(const Product<T>& p) {
                     });
 }
 
-template <bool B>
-struct Flag {
-  static constexpr bool value = B;
-};
+// One panel of a product of few rows, or several side by side; returns how many.
+template <class T>
+std::int64_t multiply_few(const Product<T>& p, std::int64_t panel, std::int64_t p1) {
+  const std::int64_t j = panel * panel_width<T>;
+  if (panel + side_by_side <= p1 && j + side_by_side * panel_width<T> <= p.columns) {
+    few_rows<T, side_by_side * tile_vectors, false>(p, j);
+    return side_by_side;
+  }
+  if (p.width(panel) == panel_width<T>)
+    few_rows<T, tile_vectors, false>(p, j);
+  else
+    few_rows<T, tile_vectors, true>(p, j);
+  return 1;
+}
+
+template <class T>
+void multiply_tile(const Product<T>& p, std::int64_t s, std::int64_t panel) {
+  const std::int64_t j = panel * panel_width<T>, width = p.width(panel), at = s * tile_rows * p.columns + j;
+  const bool packed = p.packs_right(panel);
+  const std::int64_t b_step = packed ? panel_width<T> : p.columns;
+  const T* b = packed ? p.right_panel(panel) : p.b + j;
+  const T* plus = p.plus ? p.plus + at : nullptr;
+  const Left<T> a = left_tile(p, s);
+  if (masks && !packed && width < panel_width<T>)
+    tile_of<T, masks>(p.height(s), a, b, b_step, p.c + at, plus, p.scale, p.columns, width, p.depth, p.first);
+  else
+    tile_of<T, false>(p.height(s), a, b, b_step, p.c + at, plus, p.scale, p.columns, width, p.depth, p.first);
+}
 
 // Strips [s0, s1) by panels [p0, p1).
 template <class T>
 void multiply_block(const Product<T>& p, std::int64_t s0, std::int64_t s1, std::int64_t p0, std::int64_t p1) {
-  for (std::int64_t panel = p0; panel < p1; ++panel) {
-    const std::int64_t j = panel * panel_width<T>;
-    const bool packed = p.packs_right(panel);
-    if (p.rows <= few && !packed) {
-      const bool several = panel + side_by_side <= p1 && j + side_by_side * panel_width<T> <= p.columns;
-      if (several)
-        few_rows<T, side_by_side * tile_vectors, false>(p, j);
-      else if (p.width(panel) == panel_width<T>)
-        few_rows<T, tile_vectors, false>(p, j);
-      else
-        few_rows<T, tile_vectors, true>(p, j);
-      panel += several ? side_by_side - 1 : 0;
+  if (p.shallow()) {
+    for (std::int64_t s = s0; s < s1; ++s)
+      for (std::int64_t panel = p0; panel < p1; ++panel) multiply_tile(p, s, panel);
+    return;
+  }
+  for (std::int64_t panel = p0; panel < p1;) {
+    if (p.rows <= few && !p.packs_right(panel)) {
+      panel += multiply_few(p, panel, p1);
       continue;
     }
-    const std::int64_t b_step = packed ? panel_width<T> : p.columns;
-    const T* b = packed ? p.right_panel(panel) : p.b + j;
-    const std::int64_t width = p.width(panel);
-    const auto tiles = [&](auto masked) {
-      for (std::int64_t s = s0; s < s1; ++s)
-        tile_of<T, decltype(masked)::value>(p.height(s), left_tile(p, s), b, b_step,
-                                            p.c + s * tile_rows * p.columns + j,
-                                            p.plus ? p.plus + s * tile_rows * p.columns + j : nullptr,
-                                            p.scale, p.columns, width, p.depth, p.first);
-    };
-    if (masks && !packed && width < panel_width<T>)
-      tiles(Flag<masks>{});
-    else
-      tiles(Flag<false>{});
+    for (std::int64_t s = s0; s < s1; ++s) multiply_tile(p, s, panel);
+    ++panel;
   }
 }
 
