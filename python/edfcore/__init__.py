@@ -147,6 +147,28 @@ def reproducible(on: bool | None = None) -> bool:
     return _core.reproducible()
 
 
+def set_float32_matmul(how: str) -> None:
+    """How a CUDA device multiplies float32 matrices, from the next run on: "exact", "high" or "medium".
+
+    "exact" (the default) is by float32 multiply-adds. The others use tensor cores, which take 11 bits of each number
+    (TF32). "medium" rounds both operands to that: an error of up to about 1e-3 of the sum of |a b|. "high" cuts them in
+    two, and adds three products for each (as CUTLASS does for its emulated float32, after Markidis et al., 2018),
+    in short sums, since tensor cores cut their sums instead of rounding them (the PTX ISA, mma.sync, leaves that open):
+    its error is at most about twice that of "exact". This holds for numbers from 1e-37 to 1e38 in magnitude; smaller
+    ones have fewer bits anyway. An infinite result, or NaN, is computed again by multiply-adds, so it is what "exact"
+    gives; only where terms of a sum overflow and cancel may "high" and "medium" give a finite one.
+
+    On the CPU, for float64, for products with at most 16 rows or columns, and on GPUs before compute capability 8.0 the
+    setting changes nothing. For each setting, results are the same bits from run to run.
+    """
+    _core.set_float32_matmul(how)
+
+
+def get_float32_matmul() -> str:
+    """How a CUDA device multiplies float32 matrices: "exact", "high" or "medium"."""
+    return _core.float32_matmul()
+
+
 def show_config() -> None:
     """Print the version, the instruction set of the CPU kernels, and what else results or speed may depend on."""
     gpu = cuda.description() if cuda.is_available() else cuda.why_not()
@@ -154,6 +176,7 @@ def show_config() -> None:
     print(f"CPU kernels: {_core.isa()} (EDFCORE_ISA), reproducible: {reproducible()}")
     print(f"threads: {get_num_threads()} (EDFCORE_NUM_THREADS)")
     print(f"CUDA: {cuda.build()}; {gpu}")
+    print(f"float32 products on CUDA: {get_float32_matmul()}")
 
 
 def memory_stats(device: str | None = None) -> dict[str, int]:
@@ -207,6 +230,6 @@ __all__ = [
     *_NODE_CLASSES,
     "Tensor", "tensor", "no_grad", "ops",
     "set_device", "get_device", "device", "cuda", "set_num_threads", "get_num_threads",
-    "reproducible", "show_config", "memory_stats", "plan_stats", "live_nodes",
+    "reproducible", "set_float32_matmul", "get_float32_matmul", "show_config", "memory_stats", "plan_stats", "live_nodes",
     "Error", "ShapeError", "DTypeError", "DataError", "DeviceError", "OutOfMemoryError", "GraphError",
 ]  # fmt: skip
