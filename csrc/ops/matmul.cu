@@ -245,11 +245,12 @@ void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const 
   constexpr std::int64_t pack = sizeof(T) == 2 ? 8 : 4;
   p.wide_a = aligned(a.data, 16) && a.dims[a.rank - 1] % pack == 0;
   p.wide_b = aligned(b.data, 16) && b.dims[b.rank - 1] % pack == 0;
+  p.pairs = p.n % 2 == 0 && aligned(c.data, 2 * sizeof(T)) && aligned(plus, 2 * sizeof(T));
   // k is split where scratch for the parts was asked for.
   using Part = std::remove_pointer_t<decltype(p.parts)>;
   const Float32Matmul how = float32_matmul();
   const bool wanted = sizeof(T) == 2 || (sizeof(T) == 4 && how != Float32Matmul::exact);
-  const MatmulKernel kernel = choose_matmul(sizeof(T), wanted && has_tensor_cores(), p.m, p.n, p.batch);
+  const MatmulKernel kernel = choose_matmul(sizeof(T), wanted && has_tensor_cores(), p.m, p.n, p.k, p.batch);
   const bool whole_k = l.scratch == nullptr || kernel == MatmulKernel::simple;
   const std::int64_t splits = whole_k ? 1 : matmul_splits(p.m, p.n, p.k, p.batch);
   p.c = pointer<T>(c);

@@ -19,16 +19,19 @@ struct Problem {
   std::int64_t k_per_split;
   std::int64_t tiles_n;
   bool wide_a, wide_b;                 // rows can be read 16 bytes at a time
+  bool pairs;                          // two neighbours of the result, and of plus, are accessed as one
   std::int64_t batch, step_a, step_b;  // from one product's operands to the next's; 0 for one they share
 };
 
-// Which kernel multiplies, by the type, the chip and the shape. All but `simple` split k alike.
+// Which kernel multiplies, by the type, the chip and the shape. All but `simple` split k alike. A product is
+// small where it has 16 rows or columns at most, or fewer than 16 terms, and large where it fills 128 tiles
+// of 128 x 128.
 //
-//                                           16 rows or columns   few elements   128 tiles of 128 x 128
-//   float64, float32 by multiply-adds       simt                 simt           simt
-//   float32 by tensor cores                 simt                 small          large
-//   16 bits, by tensor cores                small                small          large
-//   16 bits without                         simple               simple         simple
+//                                         small    else     large
+//   float64, float32 by multiply-adds     simt     simt     simt
+//   float32 by tensor cores               simt     small    large
+//   16 bits, by tensor cores              small    small    large
+//   16 bits without                       simple   simple   simple
 enum class MatmulKernel { simt, simple, small, large };
 
 constexpr bool fills_large_tiles(std::int64_t m, std::int64_t n, std::int64_t batch) {
@@ -36,11 +39,11 @@ constexpr bool fills_large_tiles(std::int64_t m, std::int64_t n, std::int64_t ba
 }
 
 constexpr MatmulKernel choose_matmul(std::int64_t element_size, bool tensor_cores, std::int64_t m,
-                                     std::int64_t n, std::int64_t batch) {
-  const bool narrow = m <= 16 || n <= 16;
-  if (element_size > 2 && (narrow || !tensor_cores)) return MatmulKernel::simt;
+                                     std::int64_t n, std::int64_t k, std::int64_t batch) {
+  const bool small = m <= 16 || n <= 16 || k < 16;
+  if (element_size > 2 && (small || !tensor_cores)) return MatmulKernel::simt;
   if (!tensor_cores) return MatmulKernel::simple;
-  return fills_large_tiles(m, n, batch) && !narrow ? MatmulKernel::large : MatmulKernel::small;
+  return fills_large_tiles(m, n, batch) && !small ? MatmulKernel::large : MatmulKernel::small;
 }
 
 // Whether the code of the kernels in matmul_mma.cu, as it runs on the current device, may use tensor cores.

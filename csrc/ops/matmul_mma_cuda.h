@@ -3,10 +3,10 @@
 // elements of 16 bits, any shape, alignment and layout; results depend on the shape alone.
 //
 // Tensor cores take float32 as TF32, with 11 bits of precision, so a float32 x is cut in two, x = hi + lo,
-// with 2^11 lo as the second operand, since lo itself may be too small for TF32; and a b is
-// lo hi + hi lo + hi hi, as in CUTLASS's OpMultiplyAddFastF32. Their sums are cut, not rounded, so none goes
-// on for longer than eight elements: ordinary additions do the rest. An element that comes out infinite or
-// NaN is computed again by multiply-adds.
+// and a b is lo hi + hi lo + hi hi, as in CUTLASS's OpMultiplyAddFastF32. Operands are 2^11 lo, since lo may
+// be too small for TF32, and sums are cut, not rounded, so none goes on for longer than eight terms: ordinary
+// additions do the rest (both are in Ootomo and Yokota, Recovering single precision accuracy from Tensor
+// Cores, 2022). An element that comes out infinite or NaN is computed again by multiply-adds.
 #pragma once
 
 #include "device/mma.h"
@@ -104,7 +104,7 @@ struct Words {
   std::uint32_t hi[4], lo[Parts ? 4 : 1];
 };
 
-inline constexpr float lo_scale = 2048;
+inline constexpr float lo_scale = 2048, largest = 3.402823466e38f;
 
 template <class T, bool Parts>
 __device__ inline void convert(Words<Parts>& words) {
@@ -142,20 +142,22 @@ __device__ float plain_product(const T* a, std::int64_t step_a, const T* b, std:
   return sum;
 }
 
-// The element in `row` and `col` of a split's product goes to its place among the parts, or to the result.
+// Elements of a split's product go to their places among the parts, or to the result.
 template <class T>
 struct Results {
   float* parts;
   T* c;
   const T* plus;
   std::int64_t plus_step, n;
+  bool pairs;
 
   __device__ Results(const Problem<T>& p, std::int64_t split, std::int64_t nth)
       : parts(p.parts == nullptr ? nullptr : p.parts + (split * p.batch + nth) * p.m * p.n),
         c(p.c + nth * p.m * p.n),
         plus(p.plus == nullptr ? nullptr : p.plus + nth * p.m * p.plus_step),
         plus_step(p.plus_step),
-        n(p.n) {}
+        n(p.n),
+        pairs(p.pairs) {}
 
   __device__ void put(std::int64_t row, std::int64_t col, float x) const {
     if (parts != nullptr)
@@ -163,6 +165,23 @@ struct Results {
     else
       c[row * n + col] =
           static_cast<T>(plus == nullptr ? x : x + static_cast<float>(plus[row * plus_step + col]));
+  }
+
+  // The one in `col`, which is even, and the next, if there is one.
+  __device__ void put(std::int64_t row, std::int64_t col, float x, float y) const {
+    if (!pairs) {
+      put(row, col, x);
+      if (col + 1 < n) put(row, col + 1, y);
+    } else if (parts != nullptr) {
+      store_pack<float, 2>(parts + row * n + col, {{x, y}});
+    } else {
+      if (plus != nullptr) {
+        const Pack<T, 2> more = load_pack<T, 2>(plus + row * plus_step + col);
+        x += static_cast<float>(more.v[0]);
+        y += static_cast<float>(more.v[1]);
+      }
+      store_pack<T, 2>(c + row * n + col, {{static_cast<T>(x), static_cast<T>(y)}});
+    }
   }
 };
 
@@ -250,21 +269,35 @@ __global__ void __launch_bounds__(block_threads, roomy) matmul_tensor(Problem<T>
   copy_async_wait<0>();
 
   const Results<T> results(p, static_cast<std::int64_t>(blockIdx.y), nth);
-  const auto row_of = [&](int i, int e) { return m0 + warp_m + i * 16 + e / 2 * 8 + lane / 4; };
-  const auto col_of = [&](int j, int e) { return n0 + warp_n + j * 8 + lane % 4 * 2 + e % 2; };
+  const auto row_of = [&](int i, int half) { return m0 + warp_m + i * 16 + half * 8 + lane / 4; };
+  const auto col_of = [&](int j) { return n0 + warp_n + j * 8 + lane % 4 * 2; };
   std::uint64_t again = 0;  // elements
   EDF_UNROLL
   for (int i = 0; i < Tile::pieces_m; ++i) {
     EDF_UNROLL
     for (int j = 0; j < 2 * Tile::pairs_n; ++j) {
       EDF_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        const std::int64_t row = row_of(i, e), col = col_of(j, e);
+      for (int half = 0; half < 2; ++half) {
+        const std::int64_t row = row_of(i, half), col = col_of(j);
         if (row >= p.m || col >= p.n) continue;
-        const float x = acc[i][j][e];
-        results.put(row, col, x);
-        if (sizeof(T) == 4 && !(fabsf(x) <= 3.402823466e38f))
-          again |= std::uint64_t{1} << ((i * 2 * Tile::pairs_n + j) * 4 + e);
+        const float x = acc[i][j][2 * half], y = acc[i][j][2 * half + 1];
+        const bool good_x = sizeof(T) == 2 || fabsf(x) <= largest,
+                   good_y = sizeof(T) == 2 || fabsf(y) <= largest;
+        if (good_x && good_y) {
+          results.put(row, col, x, y);
+          continue;
+        }
+        // What is not good is not written either: `plus` may be where the result is.
+        const int number = ((i * 2 * Tile::pairs_n + j) * 2 + half) * 2;
+        if (good_x)
+          results.put(row, col, x);
+        else
+          again |= std::uint64_t{1} << number;
+        if (col + 1 >= p.n) continue;
+        if (good_y)
+          results.put(row, col + 1, y);
+        else
+          again |= std::uint64_t{2} << number;
       }
     }
   }
@@ -272,9 +305,9 @@ __global__ void __launch_bounds__(block_threads, roomy) matmul_tensor(Problem<T>
     const T* const rows = p.a + nth * p.step_a + k_begin * (TransA ? p.m : 1);
     const T* const cols = p.b + nth * p.step_b + k_begin * (TransB ? 1 : p.n);
     for (; again != 0; again &= again - 1) {
-      const int number = __ffsll(static_cast<long long>(again)) - 1, e = number % 4, piece = number / 4;
-      const std::int64_t row = row_of(piece / (2 * Tile::pairs_n), e),
-                         col = col_of(piece % (2 * Tile::pairs_n), e);
+      const int number = __ffsll(static_cast<long long>(again)) - 1, piece = number / 4;
+      const std::int64_t row = row_of(piece / (2 * Tile::pairs_n), number / 2 % 2),
+                         col = col_of(piece % (2 * Tile::pairs_n)) + number % 2;
       results.put(row, col,
                   plain_product(rows + row * (TransA ? 1 : p.k), TransA ? p.m : 1,
                                 cols + col * (TransB ? p.k : 1), TransB ? 1 : p.n, k_end - k_begin));

@@ -151,15 +151,16 @@ def set_float32_matmul(how: str) -> None:
     """How a CUDA device multiplies float32 matrices, from the next run on: "exact", "high" or "medium".
 
     "exact" (the default) is by float32 multiply-adds. The others use tensor cores, which take 11 bits of each number
-    (TF32). "medium" rounds both operands to that: an error of up to about 1e-3 of the sum of |a b|. "high" cuts them in
-    two, and adds three products for each (as CUTLASS does for its emulated float32, after Markidis et al., 2018),
-    in short sums, since tensor cores cut their sums instead of rounding them (the PTX ISA, mma.sync, leaves that open):
-    its error is at most about twice that of "exact". This holds for numbers from 1e-37 to 1e38 in magnitude; smaller
-    ones have fewer bits anyway. An infinite result, or NaN, is computed again by multiply-adds, so it is what "exact"
-    gives; only where terms of a sum overflow and cancel may "high" and "medium" give a finite one.
+    (TF32). "medium" rounds both operands to that: an error of up to about 1e-3 of the sum of |a b|. "high" cuts each in
+    two and adds three products, as CUTLASS does in OpMultiplyAddFastF32. As Ootomo and Yokota (2022) found to be
+    needed, the low parts are scaled, and ordinary additions sum up what the tensor cores make of every eight terms,
+    for those cut sums where others round them (NVIDIA's PTX ISA leaves it open). The error is at most about twice that
+    of "exact" for numbers from 1e-37 to 1e38 in magnitude; smaller ones have fewer bits anyway. What comes out infinite
+    or NaN is computed again by multiply-adds, so it is what "exact" gives; only where terms of a sum overflow and
+    cancel may "high" and "medium" give something finite.
 
-    On the CPU, for float64, for products with at most 16 rows or columns, and on GPUs before compute capability 8.0 the
-    setting changes nothing. For each setting, results are the same bits from run to run.
+    On the CPU, for float64, for products with at most 16 rows or columns or fewer than 16 terms, and on GPUs before
+    compute capability 8.0 the setting changes nothing. For each setting, results are the same bits from run to run.
     """
     _core.set_float32_matmul(how)
 
@@ -230,6 +231,7 @@ __all__ = [
     *_NODE_CLASSES,
     "Tensor", "tensor", "no_grad", "ops",
     "set_device", "get_device", "device", "cuda", "set_num_threads", "get_num_threads",
-    "reproducible", "set_float32_matmul", "get_float32_matmul", "show_config", "memory_stats", "plan_stats", "live_nodes",
+    "set_float32_matmul", "get_float32_matmul",
+    "reproducible", "show_config", "memory_stats", "plan_stats", "live_nodes",
     "Error", "ShapeError", "DTypeError", "DataError", "DeviceError", "OutOfMemoryError", "GraphError",
 ]  # fmt: skip
