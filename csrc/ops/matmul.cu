@@ -167,8 +167,7 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
     buffer ^= 1;
   }
 
-  T* c = (p.parts != nullptr ? p.parts : p.c) +
-         (static_cast<std::int64_t>(blockIdx.y) * p.batch + nth) * p.m * p.n;
+  T* c = p.c + (static_cast<std::int64_t>(blockIdx.y) * p.batch + nth) * p.m * p.n;
   const T* plus = p.plus == nullptr ? nullptr : p.plus + nth * p.m * p.plus_step;
   EDF_UNROLL
   for (int i = 0; i < Tile::TM; ++i) {
@@ -213,6 +212,7 @@ void visit_tiling(std::int64_t m, std::int64_t n, std::int64_t batch, const Body
 template <class Tile, class T>
 void launch_tiles(const Launch& l, Problem<T> p, bool trans_a, bool trans_b, std::int64_t splits) {
   p.tiles_n = (p.n + Tile::N - 1) / Tile::N;
+  if (p.parts != nullptr) p.c = p.parts;  // one pointer less in the kernel
   const auto tiles = static_cast<unsigned>((p.m + Tile::M - 1) / Tile::M * p.tiles_n);
   const auto run = [&](auto kernel) {
     for_batches(p, [&](const Problem<T>& some, unsigned batch) {

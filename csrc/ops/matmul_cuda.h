@@ -1,9 +1,10 @@
 // What the CUDA matmuls share: the problem, the choice of a kernel, and the reading of single elements.
 #pragma once
 
-#include "core/half.h"
 #include "ops/float32_matmul.h"
 #include "ops/kernel_cuda.h"
+
+#include "core/half.h"  // after EDF_HD
 
 namespace edfcore::cuda {
 

@@ -186,13 +186,13 @@ struct Results {
 };
 
 template <class Tile, bool TransA, bool TransB, bool Parts, class T>
-__global__ void __launch_bounds__(block_threads, roomy) matmul_tensor(Problem<T> p) {
+__global__ void __launch_bounds__(block_threads, Parts ? 1 : 2) matmul_tensor(Problem<T> p) {
 #if defined(EDFCORE_SIM) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
   using LoadA = AsyncLoader<T, Tile::M, !TransA>;
   using LoadB = AsyncLoader<T, Tile::N, TransB>;
   constexpr int K = depth_of_tile<T>, step = 32 / static_cast<int>(sizeof(T)), stages = Tile::stages;
   constexpr int stage_size = LoadA::size + LoadB::size;
-  constexpr int at_once = Parts && Tile::M > 64 ? 1 : K / step;  // steps; more would spill registers
+  [[maybe_unused]] constexpr int at_once = Tile::M > 64 ? 1 : K / step;  // steps; more would spill registers
   T* const shared = dynamic_shared<T>();
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int warp_m = warp / Tile::warps_n * Tile::warp_m, warp_n = warp % Tile::warps_n * Tile::warp_n;

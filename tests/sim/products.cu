@@ -105,7 +105,7 @@ bool fragments() {
 
 // 1 + 0x1.ep-24 would be rounded up; a sum in tensor cores is cut.
 __global__ void cut(float* out) {
-  const std::uint32_t a[4] = {__float_as_uint(1.0f), 0, 0, 0};
+  const std::uint32_t a[4] = {threadIdx.x % 4 == 0 ? __float_as_uint(1.0f) : 0, 0, 0, 0};
   float d[4] = {1, 1, 1, 1};
   mma_tf32(d, a, __float_as_uint(0x1.ep-24f), 0);
   out[threadIdx.x] = d[0];
