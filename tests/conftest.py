@@ -116,6 +116,7 @@ def reset() -> None:
     edf.DT = np.float32
     edf.set_device("cpu")
     edf.reproducible(False)
+    edf.set_float32_matmul("exact")
     _core.set_grad_enabled(True)
 
 

@@ -73,3 +73,8 @@ def test_every_kernel_has_a_budget_and_every_budget_a_kernel() -> None:
 def test_the_budget_that_is_committed_wants_wide_loads_and_stores(kernel: str) -> None:
     budget = json.loads(cuda_code.BUDGET.read_text(encoding="utf-8"))
     assert {"LDG.E.128", "STG.E.128"} <= set(budget[kernel]["has"])
+
+
+def test_the_budget_that_is_committed_wants_tensor_cores() -> None:
+    budget = json.loads(cuda_code.BUDGET.read_text(encoding="utf-8"))
+    assert {"HMMA", "LDGSTS", "LDSM"} <= set(budget["matmul_mma.cu matmul_tensor"]["has"])

@@ -34,13 +34,14 @@ class Build:
         )
 
 
-def compile_all(compiler: str, folder: Path, flags: list[str]) -> Build:
+def compile_all(compiler: str, folder: Path, flags: list[str], name: str = "planted", *more: str) -> Build:
     """One command, as a reader would type it; the host compiler is told that .cu files are C++."""
-    program = folder / "planted"
+    program = folder / name
     sources = [
         *sorted((CSRC / "device/sim").glob("*.cpp")),
         CSRC / "device/cuda.cu",
-        ROOT / "tests/sim/planted.cu",
+        *(CSRC / path for path in more),
+        ROOT / f"tests/sim/{name}.cu",
     ]
     command = [*compiler.split(), "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", *flags]
     command += ["-DEDFCORE_SIM", "-DEDFCORE_HAS_CUDA", "-DEDF_ISA=cuda", f"-I{CSRC}"]
@@ -55,10 +56,15 @@ def compile_all(compiler: str, folder: Path, flags: list[str]) -> Build:
 
 
 @pytest.fixture(scope="session")
-def builds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Build, Build]:
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
+def compiler() -> str:
+    found = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+    if found is None:
         pytest.skip("no C++ compiler was found ($CXX, g++ or c++)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def builds(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Build, Build]:
     with ThreadPoolExecutor(2) as both:
         jobs = [both.submit(compile_all, compiler, tmp_path_factory.mktemp("sim"), f) for f in ([], SANITIZE)]
         plain, sanitized = (job.result() for job in jobs)
@@ -173,3 +179,36 @@ def test_out_of_memory_names_the_figures_and_the_device_goes_on(plain: Build) ->
     )
     assert "3145728 were cached and have been given back; the device has" in first
     assert second == "right"
+
+
+# ---- products by tensor cores ----
+
+PRODUCTS = ["ops/matmul.cu", "ops/matmul_mma.cu", "ops/update.cu", "ops/float32_matmul.cpp"]
+
+
+@pytest.fixture(scope="session")
+def products(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    made = compile_all(compiler, tmp_path_factory.mktemp("products"), [], "products", *PRODUCTS)
+    assert made.program is not None, made.log
+    return made
+
+
+def printed(done: subprocess.CompletedProcess[str]) -> list[str]:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_fragments_are_those_of_the_instruction_set(products: Build, seed: int) -> None:
+    words = ["tf32", "bf16", "f16", "cut", "rounding", "copies"]
+    assert printed(products.run("words", seed=seed)) == [f"{word} right" for word in words]
+
+
+@pytest.mark.parametrize("capability", ["90", "75"])
+def test_matrices_of_16_bits_are_multiplied(products: Build, capability: str) -> None:
+    done = products.run("matrices", EDFCORE_SIM_CAPABILITY=capability)
+    assert printed(done) == ["bf16 right", "f16 right"]
+
+
+def test_large_matrices_of_16_bits_are_multiplied(products: Build) -> None:
+    assert printed(products.run("large")) == ["large bf16 right", "large f16 right"]

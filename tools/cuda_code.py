@@ -24,7 +24,7 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 BUDGET = Path(__file__).with_suffix(".json")
-WANTED = ("LDG.E.128", "STG.E.128", "LDS.128", "LDGSTS", "SHFL", "HMMA", "HGMMA", "UTMALDG")
+WANTED = ("LDG.E.128", "STG.E.128", "LDS.128", "LDGSTS", "LDSM", "SHFL", "HMMA", "HGMMA", "UTMALDG")
 LOCAL = re.compile(r"\b(?:LDL|STL)\b")
 FLOAT_ATOMICS = re.compile(r"\b(?:ATOM|ATOMG|ATOMS|RED|REDG)\.\S*ADD\S*\.F(?:16|32|64)")
 

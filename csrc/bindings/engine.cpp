@@ -6,6 +6,7 @@
 #include "device/backend.h"
 #include "graph/session.h"
 #include "ops/cpu_features.h"
+#include "ops/float32_matmul.h"
 
 namespace edfcore {
 namespace {
@@ -35,6 +36,14 @@ void init_engine(py::module_& m) {
         set_reproducible(on);
       },
       py::arg("on"));
+  m.def("float32_matmul", [] { return float32_matmul_name(float32_matmul()); });
+  m.def(
+      "set_float32_matmul",
+      [](const std::string& how) {
+        finish_step();
+        set_float32_matmul(how);
+      },
+      py::arg("how"));
   m.def(
       "set_device",
       [](const std::string& name) {

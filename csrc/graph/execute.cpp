@@ -250,7 +250,7 @@ void Runner::run(std::span<const NodeRef> nodes, std::span<const Scalars> update
 bool Runner::repeat(std::size_t begin, std::size_t end, std::span<const Scalars> updates) {
   if (end - begin < 2 || steps_.empty()) return false;
   if (!recordings_) recordings_ = std::make_unique<Recordings>(*device_);
-  Recordings::Key key{arena_, steps_[0].launch.status, begin, end, bound_, {}};
+  Recordings::Key key{arena_, steps_[0].launch.status, begin, end, bound_, {}, float32_matmul()};
   for (const Scalars& scalars : updates) {
     key.numbers.push_back(scalars.first);
     key.numbers.push_back(scalars.second);

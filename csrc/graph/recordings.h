@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "device/backend.h"
+#include "ops/float32_matmul.h"
 
 namespace edfcore {
 
@@ -17,6 +18,7 @@ class Recordings {
     std::size_t begin = 0, end = 0;  // groups
     std::vector<void*> bound;
     std::vector<double> numbers;
+    Float32Matmul products = float32_matmul();
     friend bool operator==(const Key&, const Key&) = default;
   };
 

@@ -117,7 +117,8 @@ std::int64_t scratch_product(std::span<const Spec> in, std::span<const Spec> out
   const std::int64_t depth = in[0].shape[attrs.trans_a ? -2 : -1], size = dtype_size(out[0].dtype);
   std::int64_t batch = 1;
   for (int i = 0; !one && i < c.rank() - 2; ++i) batch *= c[i];
-  if (device == DeviceType::cuda) return cuda::matmul_scratch(rows, columns, depth, size, batch);
+  if (device == DeviceType::cuda)  // parts of elements of 16 bits are float32
+    return cuda::matmul_scratch(rows, columns, depth, std::max<std::int64_t>(size, 4), batch);
   const bool right = attrs.trans_b || rows > matmul_unpacked;
   const bool left = matmul_packs_left(columns, attrs.trans_a, depth * size);
   const std::int64_t at_once =

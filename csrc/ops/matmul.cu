@@ -1,7 +1,7 @@
 // matmul and affine on a CUDA device: register tiles over tiles in shared memory, for any chip, shape and
 // layout. Every element is one chain of multiply-adds in the order of k, or a sum of such chains where k is
 // split.
-#include "ops/kernel_cuda.h"
+#include "ops/matmul_cuda.h"
 
 namespace edfcore::cuda {
 
@@ -23,20 +23,6 @@ struct Tiling {
   static constexpr int at_once = TM * TN * Blocks < 128 ? K : 2;  // steps; more would spill registers
   static constexpr int threads_n = N / TN;
   static_assert(M / TM * threads_n == block_threads);
-};
-
-template <class T>
-struct Problem {
-  std::int64_t m, n, k;
-  const T* a;              // (m, k), or (k, m) to be transposed
-  const T* b;              // (k, n), or (n, k) to be transposed
-  const T* plus;           // what is added to the product, or null: a row (n,) for all rows, or one like c
-  std::int64_t plus_step;  // from one row to the next: 0 or n
-  T* c;                    // (m, n), or one such for each split
-  std::int64_t k_per_split;
-  std::int64_t tiles_n;
-  bool wide_a, wide_b;                 // rows can be read in packs of four
-  std::int64_t batch, step_a, step_b;  // from one product's operands to the next's; 0 for one they share
 };
 
 // A tile of an operand, on its way from global memory to shared memory by way of registers. `Side` is its
@@ -196,15 +182,16 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
 }
 
 // The splits of k, summed in their order.
-template <class T>
+template <class Part, class T>
 __global__ void __launch_bounds__(block_threads)
-    sum_splits(const T* parts, const T* plus, std::int64_t plus_step, T* c, std::int64_t size, std::int64_t n,
-               int splits) {
+    sum_splits(const Part* parts, const T* plus, std::int64_t plus_step, T* c, std::int64_t size,
+               std::int64_t n, int splits) {
   const std::int64_t i = thread_number();
   if (i >= size) return;
-  T sum = parts[i];
+  Part sum = parts[i];
   for (int s = 1; s < splits; ++s) sum += parts[s * size + i];
-  c[i] = plus == nullptr ? sum : sum + plus[plus_step == 0 ? divide(i, n).remainder : i];
+  if (plus != nullptr) sum += static_cast<Part>(plus[plus_step == 0 ? divide(i, n).remainder : i]);
+  c[i] = static_cast<T>(sum);
 }
 
 using Large = Tiling<128, 128, 8, 8, 8, 2>;
@@ -217,7 +204,7 @@ void visit_tiling(std::int64_t m, std::int64_t n, std::int64_t batch, const Body
   if (n <= 16) return body(Tall{});
   if (m <= 16) return body(Flat{});
   if constexpr (sizeof(T) == 4) {
-    if (((m + 127) / 128) * ((n + 127) / 128) * batch >= 128) return body(Large{});
+    if (fills_large_tiles(m, n, batch)) return body(Large{});
   }
   body(Medium{});
 }
@@ -225,17 +212,12 @@ void visit_tiling(std::int64_t m, std::int64_t n, std::int64_t batch, const Body
 template <class Tile, class T>
 void launch_tiles(const Launch& l, Problem<T> p, bool trans_a, bool trans_b, std::int64_t splits) {
   p.tiles_n = (p.n + Tile::N - 1) / Tile::N;
+  if (p.parts != nullptr) p.c = p.parts;  // one pointer less in the kernel
   const auto tiles = static_cast<unsigned>((p.m + Tile::M - 1) / Tile::M * p.tiles_n);
   const auto run = [&](auto kernel) {
-    constexpr std::int64_t most = 65535;  // blocks along z
-    for (std::int64_t left = p.batch; left > 0; left -= most) {
-      const dim3 grid(tiles, static_cast<unsigned>(splits), static_cast<unsigned>(left < most ? left : most));
-      launch(kernel, grid, block_threads, 0, l.stream, p);
-      p.a += most * p.step_a;
-      p.b += most * p.step_b;
-      p.c += most * p.m * p.n;  // more than that many are not split
-      if (p.plus != nullptr) p.plus += most * p.m * p.plus_step;
-    }
+    for_batches(p, [&](const Problem<T>& some, unsigned batch) {
+      launch(kernel, dim3(tiles, static_cast<unsigned>(splits), batch), block_threads, 0, l.stream, some);
+    });
   };
   if (trans_a)
     trans_b ? run(matmul_tiles<Tile, true, true, T>) : run(matmul_tiles<Tile, true, false, T>);
@@ -260,33 +242,58 @@ void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const 
   p.step_b = b.rank == 2 ? 0 : p.k * p.n;
   p.a = pointer<const T>(a);
   p.b = pointer<const T>(b);
-  p.wide_a = aligned(a.data, 16) && a.dims[a.rank - 1] % 4 == 0;
-  p.wide_b = aligned(b.data, 16) && b.dims[b.rank - 1] % 4 == 0;
+  constexpr std::int64_t pack = sizeof(T) == 2 ? 8 : 4;
+  p.wide_a = aligned(a.data, 16) && a.dims[a.rank - 1] % pack == 0;
+  p.wide_b = aligned(b.data, 16) && b.dims[b.rank - 1] % pack == 0;
+  p.pairs = p.n % 2 == 0 && aligned(c.data, 2 * sizeof(T)) && aligned(plus, 2 * sizeof(T));
   // k is split where scratch for the parts was asked for.
-  const std::int64_t splits = l.scratch == nullptr ? 1 : matmul_splits(p.m, p.n, p.k, p.batch);
-  p.c = splits > 1 ? static_cast<T*>(l.scratch) : pointer<T>(c);
+  using Part = std::remove_pointer_t<decltype(p.parts)>;
+  const Float32Matmul how = float32_matmul();
+  const bool wanted = sizeof(T) == 2 || (sizeof(T) == 4 && how != Float32Matmul::exact);
+  const MatmulKernel kernel = choose_matmul(sizeof(T), wanted && has_tensor_cores(), p.m, p.n, p.k, p.batch);
+  const bool whole_k = l.scratch == nullptr || kernel == MatmulKernel::simple;
+  const std::int64_t splits = whole_k ? 1 : matmul_splits(p.m, p.n, p.k, p.batch);
+  p.c = pointer<T>(c);
+  p.parts = splits > 1 ? static_cast<Part*>(l.scratch) : nullptr;
   p.plus = splits > 1 ? nullptr : plus;
   p.plus_step = whole ? p.n : 0;
   p.k_per_split = (p.k + splits - 1) / splits;
   p.k_per_split = (p.k_per_split + 15) / 16 * 16;  // whole tiles, and packs that stay aligned
-  visit_tiling<T>(p.m, p.n, p.batch,
-                  [&](auto tile) { launch_tiles<decltype(tile)>(l, p, trans_a, trans_b, splits); });
+  if constexpr (sizeof(T) < 8)
+    if (kernel != MatmulKernel::simt) tensor_product(l, p, trans_a, trans_b, splits, kernel, how);
+  if constexpr (sizeof(T) > 2)
+    if (kernel == MatmulKernel::simt)
+      visit_tiling<T>(p.m, p.n, p.batch,
+                      [&](auto tile) { launch_tiles<decltype(tile)>(l, p, trans_a, trans_b, splits); });
   if (splits > 1)
-    launch(sum_splits<T>, blocks_for(c.size, block_threads), block_threads, 0, l.stream,
-           static_cast<const T*>(p.c), plus, p.plus_step, pointer<T>(c), c.size, p.n,
+    launch(sum_splits<Part, T>, blocks_for(c.size, block_threads), block_threads, 0, l.stream,
+           static_cast<const Part*>(p.parts), plus, p.plus_step, pointer<T>(c), c.size, p.n,
            static_cast<int>(splits));
+}
+
+// The types whose matrices are multiplied.
+template <class Body>
+void visit_product(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::bf16:
+      return body(BFloat16{});
+    case DType::f16:
+      return body(Float16{});
+    default:
+      return visit_floating(dtype, body);
+  }
 }
 
 }  // namespace
 
 void matmul_kernel(const Launch& l) {
-  visit_floating(l.out[0].dtype, [&](auto t) {
+  visit_product(l.out[0].dtype, [&](auto t) {
     product<decltype(t)>(l, l.in, l.attrs->trans_a, l.attrs->trans_b, nullptr, false);
   });
 }
 
 void matmul_sum_kernel(const Launch& l) {
-  visit_floating(l.out[0].dtype, [&](auto t) {
+  visit_product(l.out[0].dtype, [&](auto t) {
     using T = decltype(t);
     for (std::int32_t i = 1; i < l.n_in; i += 2) {
       const View& plus = i == 1 ? l.in[0] : l.out[0];
@@ -308,7 +315,7 @@ void matmul_sgd_kernel(const Launch& l) {
   Launch own = l, update = l;
   own.out = &gradient;
   own.scratch = static_cast<std::byte*>(l.scratch) + (bytes + 255) / 256 * 256;
-  visit_floating(p.dtype, [&](auto t) {
+  visit_product(p.dtype, [&](auto t) {
     using T = decltype(t);
     product<T>(own, l.in + 1, l.attrs->trans_a, l.attrs->trans_b, nullptr, false);
   });
@@ -318,7 +325,7 @@ void matmul_sgd_kernel(const Launch& l) {
 }
 
 void affine_kernel(const Launch& l) {
-  visit_floating(l.out[0].dtype, [&](auto t) {
+  visit_product(l.out[0].dtype, [&](auto t) {
     using T = decltype(t);
     product<T>(l, l.in, false, false, pointer<const T>(l.in[2]), false);
   });

@@ -147,6 +147,29 @@ def reproducible(on: bool | None = None) -> bool:
     return _core.reproducible()
 
 
+def set_float32_matmul(how: str) -> None:
+    """How a CUDA device multiplies float32 matrices, from the next run on: "exact", "high" or "medium".
+
+    "exact" (the default) is by float32 multiply-adds. The others use tensor cores, which take 11 bits of each number
+    (TF32). "medium" rounds both operands to that: an error of up to about 1e-3 of the sum of |a b|. "high" cuts each in
+    two and adds three products, as CUTLASS does in OpMultiplyAddFastF32. As Ootomo and Yokota (2022) found to be
+    needed, the low parts are scaled, and ordinary additions sum up what the tensor cores make of every eight terms,
+    for those cut sums where others round them (NVIDIA's PTX ISA leaves it open). The error is at most about twice that
+    of "exact" for numbers from 1e-37 to 1e38 in magnitude; smaller ones have fewer bits anyway. What comes out infinite
+    or NaN is computed again by multiply-adds, so it is what "exact" gives; only where terms of a sum overflow and
+    cancel may "high" and "medium" give something finite.
+
+    On the CPU, for float64, for products with at most 16 rows or columns or fewer than 16 terms, and on GPUs before
+    compute capability 8.0 the setting changes nothing. For each setting, results are the same bits from run to run.
+    """
+    _core.set_float32_matmul(how)
+
+
+def get_float32_matmul() -> str:
+    """How a CUDA device multiplies float32 matrices: "exact", "high" or "medium"."""
+    return _core.float32_matmul()
+
+
 def show_config() -> None:
     """Print the version, the instruction set of the CPU kernels, and what else results or speed may depend on."""
     gpu = cuda.description() if cuda.is_available() else cuda.why_not()
@@ -154,6 +177,7 @@ def show_config() -> None:
     print(f"CPU kernels: {_core.isa()} (EDFCORE_ISA), reproducible: {reproducible()}")
     print(f"threads: {get_num_threads()} (EDFCORE_NUM_THREADS)")
     print(f"CUDA: {cuda.build()}; {gpu}")
+    print(f"float32 products on CUDA: {get_float32_matmul()}")
 
 
 def memory_stats(device: str | None = None) -> dict[str, int]:
@@ -207,6 +231,7 @@ __all__ = [
     *_NODE_CLASSES,
     "Tensor", "tensor", "no_grad", "ops",
     "set_device", "get_device", "device", "cuda", "set_num_threads", "get_num_threads",
+    "set_float32_matmul", "get_float32_matmul",
     "reproducible", "show_config", "memory_stats", "plan_stats", "live_nodes",
     "Error", "ShapeError", "DTypeError", "DataError", "DeviceError", "OutOfMemoryError", "GraphError",
 ]  # fmt: skip

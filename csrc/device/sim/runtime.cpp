@@ -52,6 +52,11 @@ size_t memory_limit() {
   return value != nullptr ? strtoull(value, nullptr, 10) : default_limit;
 }
 
+int capability() {
+  const char* value = getenv("EDFCORE_SIM_CAPABILITY");
+  return value != nullptr ? atoi(value) : 90;
+}
+
 void poison([[maybe_unused]] char* data, [[maybe_unused]] size_t requested,
             [[maybe_unused]] size_t capacity) {
 #if defined(EDF_SIM_ASAN)
@@ -159,7 +164,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int device) {
   snprintf(prop->name, sizeof prop->name, "simulated device");
   prop->totalGlobalMem = memory_limit();
   prop->sharedMemPerBlock = 48 << 10;
-  prop->major = 9;
+  prop->major = capability() / 10;
+  prop->minor = capability() % 10;
   prop->multiProcessorCount = 4;  // few, so that grid-stride loops go round more than once
   prop->maxThreadsPerBlock = 1024;
   prop->warpSize = 32;
@@ -358,5 +364,10 @@ cudaError_t cudaSimFuncSetAttribute(const void* kernel, cudaFuncAttribute attrib
     return set_error(cudaErrorInvalidValue);
   const std::lock_guard lock(runtime().mutex);
   runtime().shared_limits[kernel] = static_cast<size_t>(value);
+  return cudaSuccess;
+}
+
+cudaError_t cudaSimFuncGetAttributes(cudaFuncAttributes* attributes) {
+  attributes->ptxVersion = capability();
   return cudaSuccess;
 }

@@ -30,6 +30,10 @@ enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
+struct cudaFuncAttributes {
+  int ptxVersion;  // the architecture that the code was compiled for
+};
+
 inline constexpr unsigned cudaStreamNonBlocking = 1;
 inline constexpr unsigned cudaEventDisableTiming = 2;
 
@@ -94,6 +98,12 @@ cudaError_t cudaSimFuncSetAttribute(const void* kernel, cudaFuncAttribute attrib
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute attribute, int value) {
   return cudaSimFuncSetAttribute(reinterpret_cast<const void*>(kernel), attribute, value);
+}
+// EDFCORE_SIM_CAPABILITY, such as 75, or 90.
+cudaError_t cudaSimFuncGetAttributes(cudaFuncAttributes* attributes);
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+  return cudaSimFuncGetAttributes(attributes);
 }
 
 namespace edfcore::sim {
