@@ -40,23 +40,25 @@ NodeRef made_of(py::handle data, py::handle dtype, py::handle device, bool requi
   return node;
 }
 
-// Floating values beside tensors take the dtype of the first of them, integers stay what they are.
-NodeRef tensor_node(py::handle object, const Node* like, const std::string& what) {
+// Floating values beside tensors take the dtype of the first of them, integers stay what they are. What they are
+// called, what() says if it has to be said.
+template <class What>
+NodeRef tensor_node(py::handle object, const Node* like, const What& what) {
   if (Handle* handle = as_handle(object)) {
     look_at_value(handle->get());
-    if (!handle->get().value()) fail(ErrorKind::graph, what, " is a node that has no value yet.");
+    if (!handle->get().value()) fail(ErrorKind::graph, what(), " is a node that has no value yet.");
     return NodeRef(&handle->get());
   }
   const bool floating = like && is_floating(like->output.spec.dtype);
   Tensor tensor = to_tensor(object, floating ? std::optional(like->output.spec.dtype) : std::nullopt,
-                            like ? like->device : current_device(), what, false);
+                            like ? like->device : current_device(), what(), false);
   return make_leaf(Role::constant, std::move(tensor));
 }
 
 Edge tensor_edge(py::handle object, const Node* like, const Op& op, std::size_t position) {
   if (like)
     if (NodeRef number = as_number(object, op, position, like->device)) return {std::move(number), 0};
-  return {tensor_node(object, like, text("[", op.name, "] input ", position)), 0};
+  return {tensor_node(object, like, [&] { return text("[", op.name, "] input ", position); }), 0};
 }
 
 py::object apply(py::handle record, const py::tuple& inputs, const py::object& given) {
@@ -103,7 +105,7 @@ PyMethodDef apply_method = {
 void run_backward(const TensorHandle& loss, const py::object& gradient, bool create_graph) {
   NodeRef seed;
   if (!gradient.is_none()) {
-    seed = tensor_node(gradient, &loss.get(), "backward: the given gradient");
+    seed = tensor_node(gradient, &loss.get(), [] { return std::string("backward: the given gradient"); });
     const Spec &given = seed->output.spec, &value = loss.get().output.spec;
     if (given.dtype != value.dtype)
       fail(ErrorKind::dtype, "backward: the given gradient is ", dtype_name(given.dtype),
