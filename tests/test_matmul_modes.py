@@ -168,6 +168,7 @@ def test_what_is_not_finite_is_what_exact_gives(k: int, how: str, device: str) -
     a, b, _, _ = (x.copy() for x in matrices(24, k, 20))
     a[0, 3], a[1, 5], a[2, 7], a[2, 30], a[3, 9], a[4, 11] = INF, -INF, INF, -INF, NAN, INF
     b[11, 4], b[3, 2], b[5, 6], b[6, 7] = 0, 0, INF, NAN
+    a[9, 1], b[9, 9] = np.array([0x7FFFFFFF, 0xFFFFFFFF], np.uint32).view(np.float32)  # NaN, too
     a[6, 12] = a[7, 12] = np.finfo(np.float32).max  # TF32 rounds it to infinity
     b[12] = 0.5
     b[12, 5] = 7
