@@ -28,7 +28,11 @@ NodeRef made_of(py::handle data, py::handle dtype, py::handle device, bool requi
   std::optional<DType> floating;
   if (!dtype.is_none()) {
     const DType wanted = to_dtype(dtype);
-    source = py::module_::import("numpy").attr("asarray")(source, from_dtype(wanted));
+    const py::module_ numpy = py::module_::import("numpy");
+    if (!is_half(wanted))
+      source = numpy.attr("asarray")(source, from_dtype(wanted));
+    else if (const py::array given = numpy.attr("asarray")(source); !has_dtype(given, wanted))
+      source = given.attr("astype")("float64");  // to be rounded once
     if (is_floating(wanted)) floating = wanted;
   } else if (!py::isinstance<py::array>(data)) {
     floating = DType::f32;  // Python numbers have no dtype; arrays keep theirs

@@ -66,6 +66,13 @@ EDF_HALF inline float rounded_to_odd(double x) {
   return __builtin_bit_cast(float, beyond ? b - 1 : b + 1);
 }
 
+// A double that rounds to half as a 64-bit integer does, whose low bits it has no room for.
+EDF_HALF inline double without_low_bits(std::int64_t x) {
+  const std::int64_t low = 0xfff;
+  const bool fits = x < std::int64_t{1} << 53 && x > -(std::int64_t{1} << 53);
+  return static_cast<double>(fits || (x & low) == 0 ? x : (x & ~low) | 0x800);
+}
+
 #if defined(EDF_ISA)
 }  // namespace EDF_ISA
 #endif

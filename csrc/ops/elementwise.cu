@@ -1,5 +1,5 @@
 // Elementwise ops of one operand on a CUDA device: every functor of elementwise.h and its derivatives, and
-// the ops that take a number or a dtype beside it.
+// the ops that take a number beside it.
 #include "ops/kernel_cuda.h"
 
 namespace edfcore::cuda {
@@ -27,35 +27,6 @@ struct Gradient2 {
   template <class T>
   __device__ T operator()(T u, T g, T x, T y) const {
     return u * g * Op::d2f(x, y);
-  }
-};
-
-// A bool is a byte of 0 or 1; its own type tells it from a uint8.
-struct Bool {
-  std::uint8_t byte;
-};
-
-template <class Body>
-void visit_castable(DType dtype, const Body& body) {
-  if (dtype == DType::b1)
-    body(Bool{});
-  else
-    visit_numeric(dtype, body);
-}
-
-template <class Out>
-struct Cast {
-  template <class In>
-  __device__ Out operator()(In x) const {
-    if constexpr (std::is_same_v<In, Bool>) {
-      return Cast<Out>{}(x.byte);
-    } else if constexpr (std::is_same_v<Out, Bool>) {
-      return Bool{static_cast<std::uint8_t>(x != In(0))};
-    } else if constexpr (std::is_floating_point_v<In> && std::is_same_v<Out, std::uint8_t>) {
-      return static_cast<Out>(static_cast<std::int32_t>(x));  // as on the CPU: negative values wrap around
-    } else {
-      return static_cast<Out>(x);
-    }
   }
 };
 
@@ -97,16 +68,6 @@ void map_floating(const Launch& l) {
   void name##_grad2_kernel(const Launch& l) { map_floating<Gradient2<functor>, 4>(l); }
 EDF_UNARY_OPS(EDF_UNARY_KERNELS)
 #undef EDF_UNARY_KERNELS
-
-void cast_kernel(const Launch& l) {
-  visit_castable(l.in[0].dtype, [&](auto from) {
-    visit_castable(l.out[0].dtype, [&](auto to) {
-      using In = decltype(from);
-      using Out = decltype(to);
-      map<In, Out, 1>(l, Cast<Out>{}, l.out[0], l.in);
-    });
-  });
-}
 
 void scale_kernel(const Launch& l) {
   visit_floating(l.out[0].dtype, [&](auto t) {

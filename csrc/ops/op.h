@@ -113,6 +113,7 @@ enum OpFlags : std::uint32_t {
   op_sums = 1u << 8,       // the output is the sum of the two inputs
   op_descends = 1u << 10,  // moves a parameter, input 0, along its gradient, input 1
   op_finishes = 1u << 9,   // the CPU kernel calls Launch::tail as parts of output 0 are complete
+  op_any_dtype = 1u << 11,  // the kernels take half types as they are; others see float32 (ops/widened.h)
   op_producer = 1u << 5,  // some op fuses with it, so a node keeps its inputs even when no gradient is wanted
 };
 

@@ -205,7 +205,8 @@ std::int64_t scratch_sum_to_sgd(std::span<const Spec> in, std::span<const Spec> 
   return scratch_reduce(in.subspan(1), out, attrs, device);
 }
 
-bool descends(std::span<const Spec>, const Attrs&, DeviceType) { return true; }
+// A half is rounded before the parameter descends along it.
+bool descends(std::span<const Spec> in, const Attrs&, DeviceType) { return !is_half(in[0].dtype); }
 
 const Accumulation along_sum = {.descent = &sum_to_sgd, .descends = descends};
 
@@ -287,7 +288,8 @@ const Op broadcast_to = {.name = "broadcast_to",
                          .infer = infer_broadcast_to,
                          .cpu = EDF_CPU_KERNEL(broadcast_to_kernel),
                          .cuda = EDF_CUDA_KERNEL(broadcast_to_kernel),
-                         .vjp = vjp_broadcast_to};
+                         .vjp = vjp_broadcast_to,
+                         .flags = op_any_dtype};
 
 }  // namespace ops
 }  // namespace edfcore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -123,7 +124,7 @@ class _Members(Tensor):
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(self.numpy().size)
+        return math.prod(self.shape)
 
     def item(self) -> Any:
         """The only element as a Python number."""
