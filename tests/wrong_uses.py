@@ -280,8 +280,8 @@ def images_that_are_still_bytes(at: At) -> None:
 
 @wrong(
     edf.DTypeError,
-    "[softmax] x has dtype int64: this op takes float32 or float64; convert with cast (or .astype). "
-    "Node made at {at}.",
+    "[softmax] x has dtype int64: this op takes float32, float64, bfloat16 or float16; "
+    "convert with cast (or .astype). Node made at {at}.",
 )
 def softmax_of_integers(at: At) -> None:
     at(edf.Softmax(edf.Input([1, 2])))
@@ -342,10 +342,29 @@ def dt_of_integers(at: At) -> None:
     edf.Input()
 
 
-@wrong(edf.DTypeError, "edfcore has no dtype float16: it has float32, float64, int32, int64, uint8.")
-def dt_of_half_precision(at: At) -> None:
-    edf.DT = np.float16
+@wrong(
+    edf.DTypeError,
+    "edfcore has no dtype complex64: it has float32, float64, bfloat16, float16, int32, int64, uint8.",
+)
+def dt_of_complex_numbers(at: At) -> None:
+    edf.DT = np.complex64
     edf.Parameter(np.ones(2))
+
+
+@wrong(
+    edf.DTypeError,
+    "[add] a has dtype bfloat16 and b has dtype float32: they must be the same; convert with cast (or .astype). "
+    "Node made at {at}.",
+)
+def a_half_type_beside_float32(at: At) -> None:
+    halves = edf.Tensor([1.0], edf.bfloat16)
+    at(halves + edf.Tensor([1.0]))
+
+
+@wrong(edf.DTypeError, "autocast: dtype is float32: it must be bfloat16 or float16.")
+def autocast_to_float32(at: At) -> None:
+    with edf.autocast(dtype="float32"):
+        pass
 
 
 # Labels and indices

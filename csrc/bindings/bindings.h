@@ -184,6 +184,7 @@ void construct_tensor(py::handle object, py::handle data, py::handle dtype, py::
 void init_plans(py::module_& m);
 void init_edf(py::module_& m);
 void init_eager(py::module_& m);
+py::object& recorder();  // Python's function that makes a node of a recorded op
 void init_errors();
 void init_engine(py::module_& m);
 

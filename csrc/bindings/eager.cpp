@@ -2,6 +2,7 @@
 #include "bindings/bindings.h"
 #include "core/error.h"
 #include "device/memory.h"
+#include "graph/autocast.h"
 #include "graph/grad.h"
 #include "graph/run.h"
 #include "ops/ops.h"
@@ -10,11 +11,6 @@ namespace edfcore {
 namespace {
 
 thread_local bool grad_enabled = true;
-
-py::object& recorder() {
-  static auto* const function = new py::object;  // outlives the interpreter's teardown
-  return *function;
-}
 
 void need_floating(const Node& node) {
   if (!is_floating(node.output.spec.dtype))
@@ -63,6 +59,45 @@ Edge tensor_edge(py::handle object, const Node* like, const Op& op, std::size_t 
   return {tensor_node(object, like, text("[", op.name, "] input ", position)), 0};
 }
 
+// Runs a node; with its history only where that is wanted.
+void run_tensor(Node& node) {
+  capture_site(node);
+  {
+    py::gil_scoped_release release;
+    run(node);
+  }
+  node.requires_grad &= grad_enabled;
+  if (!node.requires_grad) forget_history(node);
+}
+
+// What autocast makes of the inputs.
+void convert_inputs(const Op& op, Edges& edges) {
+  const std::optional<Attrs> attrs = autocast_of(op);
+  if (!attrs) return;
+  Edges converted;
+  converted.reserve(edges.size());
+  for (std::size_t i = 0; i < edges.size(); ++i) {
+    converted.push_back(edges[i]);
+    if (!autocasts(op, i, edges[i].node.get())) continue;
+    Edges inputs;
+    Small<Spec> in;
+    for (std::size_t j = 0; j < edges.size(); ++j) {  // the one that is converted comes first
+      const Edge& edge = edges[j == 0 ? i : j <= i ? j - 1 : j];
+      if (edge.node->role == Role::number || (j > 0 && op.autocast != Autocast::widest)) continue;
+      inputs.push_back(edge);
+      in.push_back(edge.node->out(edge.index).spec);
+    }
+    Attrs resolved = *attrs;
+    Spec out;
+    ops::autocast.infer(Inference{ops::autocast, in, resolved, {&out, 1}});
+    if (out == in[0]) continue;
+    NodeRef node = make_node(ops::autocast, std::move(inputs), *attrs);
+    run_tensor(*node);
+    converted[i] = {std::move(node), 0};
+  }
+  edges = std::move(converted);
+}
+
 py::object apply(py::handle record, const py::tuple& inputs, const py::object& given) {
   const Op& op = as_op(record);
   const Attrs attrs = as_attrs(given);
@@ -81,14 +116,9 @@ py::object apply(py::handle record, const py::tuple& inputs, const py::object& g
   Edges edges;
   edges.reserve(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) edges.push_back(tensor_edge(inputs[i], like, op, i));
+  convert_inputs(op, edges);
   NodeRef node = make_node(op, std::move(edges), attrs);
-  capture_site(*node);
-  {
-    py::gil_scoped_release release;
-    run(*node);
-  }
-  node->requires_grad &= grad_enabled;
-  if (!node->requires_grad) forget_history(*node);
+  run_tensor(*node);
   return make_tensor(std::move(node));
 }
 
@@ -154,7 +184,27 @@ py::array to_numpy(const TensorHandle& tensor) {
   return as_array(host, false);
 }
 
+py::object get_autocast() {
+  const std::optional<DType> dtype = autocast_dtype();
+  return dtype ? py::object(py::str(dtype_name(*dtype))) : py::none();
+}
+
+py::object set_autocast(const py::object& dtype) {
+  py::object before = get_autocast();
+  std::optional<DType> wanted;
+  if (!dtype.is_none()) wanted = to_dtype(dtype);
+  if (wanted && !is_half(*wanted))
+    fail(ErrorKind::dtype, "autocast: dtype is ", dtype_name(*wanted), ": it must be bfloat16 or float16.");
+  autocast_dtype() = wanted;
+  return before;
+}
+
 }  // namespace
+
+py::object& recorder() {
+  static auto* const function = new py::object;  // outlives the interpreter's teardown
+  return *function;
+}
 
 void construct_tensor(py::handle object, py::handle data, py::handle dtype, py::handle device,
                       bool requires_grad) {
@@ -178,6 +228,8 @@ void init_eager(py::module_& m) {
   });
   add_function(m, apply_method);
   m.def("set_recorder", [](py::object function) { recorder() = std::move(function); }, py::arg("function"));
+  m.def("set_autocast", &set_autocast, py::arg("dtype"),
+        "The half type that products are computed in on this thread, or None. Returns what was set before.");
   m.def(
       "set_grad_enabled", [](bool on) { return std::exchange(grad_enabled, on); }, py::arg("enabled"),
       "Returns what was set before.");

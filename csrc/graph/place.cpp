@@ -168,7 +168,7 @@ void place(Plan& plan, bool inplace) {
             std::any_of(head.in.begin(), head.in.end(), [&](std::int32_t i) { return life(i).root == from; });
         int reads = 0;
         for (std::size_t i = 0; i < step.in.size(); ++i)
-          reads += from >= 0 && life(step.in[i]).root == from && !(step.op->unread >> i & 1u);
+          reads += from >= 0 && life(step.in[i]).root == from && step.op->reads(i);
         if (reads == 1 && !read_by_head && place_of(from).kind == Place::arena && life(from).last_step == s &&
             bytes_of(from) == bytes_of(v) && !taken_over[static_cast<std::size_t>(from)]) {
           chosen.offset = place_of(from).offset;

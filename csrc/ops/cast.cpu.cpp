@@ -120,4 +120,6 @@ void cast_kernel(const Launch& launch) {
                   [=](std::int64_t begin, std::int64_t end) { chosen.go(from, to, begin, end); });
 }
 
+void autocast_kernel(const Launch& launch) { cast_kernel(launch); }
+
 }  // namespace edfcore::EDF_ISA

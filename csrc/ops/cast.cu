@@ -1,7 +1,5 @@
 // Casts on a CUDA device.
-#include "ops/kernel_cuda.h"
-
-#include "core/half.h"
+#include "ops/half_cuda.h"
 
 namespace edfcore::cuda {
 
@@ -10,11 +8,6 @@ namespace {
 // A bool is a byte of 0 or 1; its own type tells it from a uint8.
 struct Bool {
   std::uint8_t byte;
-};
-
-// A bfloat16 or a float16: which of them is said beside it, or there would be twice as many kernels.
-struct Half {
-  std::uint16_t bits;
 };
 
 template <class Body>
@@ -28,15 +21,6 @@ void visit_castable(DType dtype, const Body& body) {
     default:
       return visit_numeric(dtype, body);
   }
-}
-
-__device__ inline float wide(Half x, bool is_bfloat) {
-  const float as_bfloat = static_cast<float>(__builtin_bit_cast(BFloat16, x));
-  return is_bfloat ? as_bfloat : static_cast<float>(__builtin_bit_cast(Float16, x));
-}
-
-__device__ inline Half narrow(float x, bool is_bfloat) {
-  return {is_bfloat ? BFloat16(x).bits : Float16(x).bits};
 }
 
 template <class Out>
@@ -81,5 +65,7 @@ void cast_kernel(const Launch& l) {
     });
   });
 }
+
+void autocast_kernel(const Launch& l) { cast_kernel(l); }
 
 }  // namespace edfcore::cuda

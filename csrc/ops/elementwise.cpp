@@ -1,5 +1,7 @@
 // Records of the elementwise ops of one operand: the unary list with its derivatives, and those that
 // take a number beside it.
+#include <string_view>
+
 #include "ops/record.h"
 
 namespace edfcore {
@@ -72,31 +74,37 @@ void infer_fill_like(Inference& inf) {
 
 }  // namespace
 
-#define EDF_DEFINE_UNARY(op, functor, reads)                                 \
-  const Op op = {.name = #op,                                                \
-                 .arity = 1,                                                 \
-                 .infer = infer_unary,                                       \
-                 .cpu = EDF_CPU_KERNEL(op##_kernel),                         \
-                 .cuda = EDF_CUDA_KERNEL(op##_kernel),                       \
-                 .vjp = vjp_unary<op##_grad>,                                \
-                 .inplace = 0,                                               \
-                 .flags = op_elementwise};                                   \
-  const Op op##_grad = {.name = #op "_grad",                                 \
-                        .arity = 3,                                          \
-                        .infer = infer_derivative,                           \
-                        .cpu = EDF_CPU_KERNEL(op##_grad_kernel),             \
-                        .cuda = EDF_CUDA_KERNEL(op##_grad_kernel),           \
-                        .vjp = vjp_unary_grad<op##_grad, op##_grad2>,        \
-                        .inplace = 0,                                        \
-                        .flags = op_elementwise | op_internal,               \
-                        .unread = unread(reads_##reads, 1)};                 \
-  const Op op##_grad2 = {.name = #op "_grad2",                               \
-                         .arity = 4,                                         \
-                         .infer = infer_derivative,                          \
-                         .cpu = EDF_CPU_KERNEL(op##_grad2_kernel),           \
-                         .cuda = EDF_CUDA_KERNEL(op##_grad2_kernel),         \
-                         .inplace = 0,                                       \
-                         .flags = op_elementwise | op_internal | op_no_grad, \
+// Those that lose most in a half type.
+static constexpr Autocast autocast_of(std::string_view op) {
+  return op == "exp" || op == "log" || op == "softplus" ? Autocast::wide : Autocast::none;
+}
+
+#define EDF_DEFINE_UNARY(op, functor, reads)                                     \
+  const Op op = {.name = #op,                                                    \
+                 .arity = 1,                                                     \
+                 .infer = infer_unary,                                           \
+                 .cpu = EDF_CPU_KERNEL(op##_kernel),                             \
+                 .cuda = EDF_CUDA_KERNEL(op##_kernel),                           \
+                 .vjp = vjp_unary<op##_grad>,                                    \
+                 .inplace = 0,                                                   \
+                 .flags = op_elementwise | op_half_on_cuda,                      \
+                 .autocast = autocast_of(#op)};                                  \
+  const Op op##_grad = {.name = #op "_grad",                                     \
+                        .arity = 3,                                              \
+                        .infer = infer_derivative,                               \
+                        .cpu = EDF_CPU_KERNEL(op##_grad_kernel),                 \
+                        .cuda = EDF_CUDA_KERNEL(op##_grad_kernel),               \
+                        .vjp = vjp_unary_grad<op##_grad, op##_grad2>,            \
+                        .inplace = 0,                                            \
+                        .flags = op_elementwise | op_half_on_cuda | op_internal, \
+                        .unread = unread(reads_##reads, 1)};                     \
+  const Op op##_grad2 = {.name = #op "_grad2",                                   \
+                         .arity = 4,                                             \
+                         .infer = infer_derivative,                              \
+                         .cpu = EDF_CPU_KERNEL(op##_grad2_kernel),               \
+                         .cuda = EDF_CUDA_KERNEL(op##_grad2_kernel),             \
+                         .inplace = 0,                                           \
+                         .flags = op_elementwise | op_internal | op_no_grad,     \
                          .unread = unread(reads_##reads, 2)};
 EDF_UNARY_OPS(EDF_DEFINE_UNARY)
 #undef EDF_DEFINE_UNARY
@@ -108,7 +116,7 @@ const Op scale = {.name = "scale",
                   .cuda = EDF_CUDA_KERNEL(scale_kernel),
                   .vjp = vjp_scale,
                   .inplace = 0,
-                  .flags = op_elementwise};
+                  .flags = op_elementwise | op_half_on_cuda};
 
 #define EDF_DEFINE_KINKED(op)                                      \
   const Op op = {.name = #op,                                      \
@@ -118,7 +126,7 @@ const Op scale = {.name = "scale",
                  .cuda = EDF_CUDA_KERNEL(op##_kernel),             \
                  .vjp = vjp_kinked<op##_grad>,                     \
                  .inplace = 0,                                     \
-                 .flags = op_elementwise};                         \
+                 .flags = op_elementwise | op_half_on_cuda};       \
   const Op op##_grad = {.name = #op "_grad",                       \
                         .arity = 2,                                \
                         .infer = infer_derivative,                 \
@@ -126,7 +134,7 @@ const Op scale = {.name = "scale",
                         .cuda = EDF_CUDA_KERNEL(op##_grad_kernel), \
                         .vjp = vjp_kinked_grad<op##_grad>,         \
                         .inplace = 0,                              \
-                        .flags = op_elementwise | op_internal};
+                        .flags = op_elementwise | op_half_on_cuda | op_internal};
 EDF_DEFINE_KINKED(leaky_relu)
 EDF_DEFINE_KINKED(clip)
 #undef EDF_DEFINE_KINKED

@@ -225,6 +225,7 @@ const Op matmul = {.name = "matmul",
                    .shares = &of_transposed,
                    .accumulates = &into_sum,
                    .flags = op_finishes,
+                   .autocast = Autocast::half,
                    .flops = flops_matmul};
 
 const Op matmul_sum = {.name = "matmul_sum",
@@ -254,6 +255,7 @@ const Op affine = {.name = "affine",
                    .vjp = vjp_affine,
                    .scratch = scratch_matmul,
                    .flags = op_finishes,
+                   .autocast = Autocast::half,
                    .flops = flops_matmul};
 
 }  // namespace ops

@@ -154,7 +154,8 @@ const Op concat = {.name = "concat",
                    .cpu = EDF_CPU_KERNEL(concat_kernel),
                    .cuda = EDF_CUDA_KERNEL(concat_kernel),
                    .vjp = vjp_concat,
-                   .flags = op_any_dtype};
+                   .flags = op_any_dtype,
+                   .autocast = Autocast::widest};
 
 const Op stack = {.name = "stack",
                   .arity = variadic,
@@ -162,7 +163,8 @@ const Op stack = {.name = "stack",
                   .cpu = EDF_CPU_KERNEL(stack_kernel),
                   .cuda = EDF_CUDA_KERNEL(stack_kernel),
                   .vjp = vjp_stack,
-                  .flags = op_any_dtype};
+                  .flags = op_any_dtype,
+                  .autocast = Autocast::widest};
 
 }  // namespace ops
 }  // namespace edfcore

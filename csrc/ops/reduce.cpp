@@ -224,7 +224,8 @@ const Op sum = {.name = "sum",
                 .cpu = EDF_CPU_KERNEL(sum_kernel),
                 .cuda = EDF_CUDA_KERNEL(sum_kernel),
                 .vjp = vjp_sum,
-                .scratch = scratch_reduce};
+                .scratch = scratch_reduce,
+                .autocast = Autocast::wide};
 
 const Op mean = {.name = "mean",
                  .arity = 1,
@@ -232,7 +233,8 @@ const Op mean = {.name = "mean",
                  .cpu = EDF_CPU_KERNEL(mean_kernel),
                  .cuda = EDF_CUDA_KERNEL(mean_kernel),
                  .vjp = vjp_mean,
-                 .scratch = scratch_reduce};
+                 .scratch = scratch_reduce,
+                 .autocast = Autocast::wide};
 
 const Op var = {.name = "var",
                 .arity = 1,
@@ -240,7 +242,8 @@ const Op var = {.name = "var",
                 .cpu = EDF_CPU_KERNEL(var_kernel),
                 .cuda = EDF_CUDA_KERNEL(var_kernel),
                 .vjp = vjp_var,
-                .scratch = scratch_var};
+                .scratch = scratch_var,
+                .autocast = Autocast::wide};
 
 const Op min = {.name = "min",
                 .arity = 1,

@@ -41,7 +41,7 @@ const Op sgd = {.name = "sgd",
                 .infer = infer_sgd,
                 .cpu = EDF_CPU_KERNEL(sgd_kernel),
                 .cuda = EDF_CUDA_KERNEL(sgd_kernel),
-                .flags = op_elementwise | op_mutates | op_descends | op_no_grad};
+                .flags = op_elementwise | op_mutates | op_descends | op_half_on_cuda | op_no_grad};
 
 // Beside the parameter, m is updated in place.
 const Op momentum = {.name = "momentum",

@@ -64,20 +64,22 @@ struct Rounding {
 
 }  // namespace
 
-bool runs_widened(const Op& op, std::span<const Spec> in, std::span<const Spec> out) {
-  return !(op.flags & op_any_dtype) && (any_half(in) || any_half(out));
+bool runs_widened(const Op& op, std::span<const Spec> in, std::span<const Spec> out, DeviceType device) {
+  const std::uint32_t takes_halves =
+      device == DeviceType::cuda ? op_any_dtype | op_half_on_cuda : op_any_dtype;
+  return !(op.flags & takes_halves) && (any_half(in) || any_half(out));
 }
 
 Launcher launcher_of(const Op& op, std::span<const Spec> in, std::span<const Spec> out, Device device,
                      Isa isa) {
   const Kernel kernel = kernel_of(op, device, isa);
-  if (!runs_widened(op, in, out)) return {kernel};
+  if (!runs_widened(op, in, out, device.type)) return {kernel};
   return {kernel, &op, kernel_of(ops::cast, device, isa)};
 }
 
 std::int64_t scratch_of(const Op& op, std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
                         DeviceType device) {
-  if (!runs_widened(op, in, out)) return op.scratch ? op.scratch(in, out, attrs, device) : 0;
+  if (!runs_widened(op, in, out, device)) return op.scratch ? op.scratch(in, out, attrs, device) : 0;
   std::int64_t bytes = op.scratch ? op.scratch(widened(in), widened(out), attrs, device) : 0;
   for (const std::span<const Spec> specs : {in, out})
     for (const Spec& spec : specs)
@@ -99,7 +101,8 @@ void Launcher::run_widened(const Launch& launch) const {
     View view = given;
     if (is_half(given.dtype)) {
       widen(view);
-      const bool read = given.data && !(op->unread >> i & 1u);  // what is not may still be loaded
+      const bool read =
+          given.data && op->reads(static_cast<std::size_t>(i));  // what is not may still be loaded
       if (read) convert(cast, launch, given, view, 0, given.size);
     }
     in.push_back(view);

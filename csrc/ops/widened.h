@@ -22,7 +22,7 @@ struct Launcher {
   void run_widened(const Launch& launch) const;
 };
 
-bool runs_widened(const Op& op, std::span<const Spec> in, std::span<const Spec> out);
+bool runs_widened(const Op& op, std::span<const Spec> in, std::span<const Spec> out, DeviceType device);
 
 // What runs the op on such inputs. Throws a device error where there is no kernel.
 Launcher launcher_of(const Op& op, std::span<const Spec> in, std::span<const Spec> out, Device device,
