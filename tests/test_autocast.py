@@ -47,6 +47,10 @@ def trained(steps: int, update: str, look: bool) -> tuple[list[float], list[Arra
             x.value, y.value = X[rows], Y[rows]
             edf.Forward()
             edf.Backward(loss)
+            if look:
+                assert {str(p.grad.dtype) for p in edf.Parameters} <= {
+                    str(p.value.dtype) for p in edf.Parameters
+                }
             UPDATES[update]()
             losses.append(float(np.asarray(loss.value).astype(np.float64).mean()))
     finally:
@@ -91,7 +95,7 @@ def test_autocast_trains_as_float32_does(dtype: str, update: str, device: str) -
     assert same(looked[1], by_plans[1])
     assert exact[0] != looked[0]
     np.testing.assert_allclose(looked[0], exact[0], rtol=0.05, atol=0.02)
-    assert all(p.value.dtype == np.float32 and p.grad.dtype == np.float32 for p in edf.Parameters)
+    assert all(p.value.dtype == np.float32 for p in edf.Parameters)
     X, Y = data()
     with edf.autocast(dtype):
         x, y, loss = mlp()
@@ -186,7 +190,7 @@ def test_plans_make_no_copies_where_nothing_is_converted(device: str) -> None:
         x, y, loss = mlp()
     x.value, y.value = X, Y
     whole = str(edf.plan(loss))
-    kept = [line for line in whole.splitlines() if "autocast" in line]
+    kept = [line for line in whole.splitlines() if " autocast: " in line]
     assert len([n for n in edf.CompNodes if n.op_name == "autocast"]) > len(kept)
     assert len(kept) == 1, whole  # of the scores, to float32
 
@@ -220,7 +224,9 @@ def test_nodes_in_numpy_between_converted_ones(device: str) -> None:
 @pytest.mark.parametrize("dtype", HALVES)
 def test_a_label_out_of_range_among_halves(dtype: str, device: str) -> None:
     scores = edf.Tensor(np.zeros((3, 4)), dtype)
-    with pytest.raises(edf.DataError, match=r"^\[log_loss_scores\] input 1 holds 4 at position 1: valid values are 0 to 3"):
+    with pytest.raises(
+        edf.DataError, match=r"^\[log_loss_scores\] input 1 holds 4 at position 1: valid values are 0 to 3"
+    ):
         ops.log_loss_scores(scores, np.array([0, 4, 1])).numpy()
 
 
@@ -228,7 +234,9 @@ def test_infinities_of_float16_are_found() -> None:
     big = edf.Tensor([6e4, 1.0], "float16")
     edf.debug(nan=True)
     try:
-        with pytest.raises(edf.DataError, match=r"^\[add\] made inf at position 0 of \(2,\): input 0 \(2,\) from 1 to 60"):
+        with pytest.raises(
+            edf.DataError, match=r"^\[add\] made inf at position 0 of \(2,\): input 0 \(2,\) from 1 to 60"
+        ):
             big + big
     finally:
         edf.debug(nan=False)

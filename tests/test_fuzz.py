@@ -268,6 +268,14 @@ def fuzz(check: Callable[[Program], None], count: int) -> set[str]:
     return used
 
 
+@pytest.mark.mode("eager", "recorded", "replayed", "half types")
+def test_random_programs_of_halves(device: str) -> None:
+    """In every mode, with the same bits. What a failure prints is to be run with `np.float16`."""
+    simulated = edf.cuda.build() == "sim" and device == "cuda"
+    count = int(os.environ.get("EDFCORE_FUZZ", "10" if simulated else "75"))
+    fuzz(lambda program: check_modes(replace(program, dtype=np.float16)), count)
+
+
 @pytest.mark.mode("eager", "recorded", "replayed")
 @pytest.mark.parametrize("name", CHECKS)
 def test_random_programs(name: str, device: str) -> None:

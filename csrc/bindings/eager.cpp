@@ -89,7 +89,8 @@ void convert_inputs(const Op& op, Edges& edges) {
     }
     Attrs resolved = *attrs;
     Spec out;
-    ops::autocast.infer(Inference{ops::autocast, in, resolved, {&out, 1}});
+    Inference inference{ops::autocast, in, resolved, {&out, 1}};
+    ops::autocast.infer(inference);
     if (out == in[0]) continue;
     NodeRef node = make_node(ops::autocast, std::move(inputs), *attrs);
     run_tensor(*node);
@@ -214,7 +215,8 @@ void construct_tensor(py::handle object, py::handle data, py::handle dtype, py::
 void init_eager(py::module_& m) {
   add_method(tensor_type, "backward", &run_backward, py::arg("gradient") = py::none(), py::kw_only(),
              py::arg("create_graph") = false);
-  add_method(tensor_type, "numpy", &to_numpy, "The values as a read-only array; on the CPU without a copy.");
+  add_method(tensor_type, "numpy", &to_numpy, "The values as a read-only array; on the CPU without a copy. Those of bfloat16 have the dtype of the "
+             "package ml_dtypes where it is installed; otherwise the array is a float32 copy of the same values.");
   add_property(tensor_type, "grad", &get_grad, &set_grad);
   add_property(
       tensor_type, "requires_grad", [](const TensorHandle& t) { return t.get().requires_grad; },

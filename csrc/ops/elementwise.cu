@@ -50,7 +50,7 @@ void map_with_numbers(const Launch& l) {
 }
 
 template <class F, int N>
-void map_any_floating(const Launch& l) {
+void map_plain(const Launch& l) {
   map_any_floating<N>(l, [](auto) { return F{}; });
 }
 
@@ -65,8 +65,8 @@ void map_floating(const Launch& l) {
 }  // namespace
 
 #define EDF_UNARY_KERNELS(name, functor, reads)                                           \
-  void name##_kernel(const Launch& l) { map_any_floating<Value<functor>, 1>(l); }         \
-  void name##_grad_kernel(const Launch& l) { map_any_floating<Gradient<functor>, 3>(l); } \
+  void name##_kernel(const Launch& l) { map_plain<Value<functor>, 1>(l); }         \
+  void name##_grad_kernel(const Launch& l) { map_plain<Gradient<functor>, 3>(l); } \
   void name##_grad2_kernel(const Launch& l) { map_floating<Gradient2<functor>, 4>(l); }
 EDF_UNARY_OPS(EDF_UNARY_KERNELS)
 #undef EDF_UNARY_KERNELS
