@@ -34,7 +34,7 @@ bfloat16 = "bfloat16"
 float16 = "float16"
 
 
-class autocast(ContextDecorator):
+class autocast(ContextDecorator):  # noqa: N801  # as PyTorch has it
     """Within the block, or the function that it decorates, compute products in a half type (on this thread).
 
     Of nodes made and ops called within, `matmul` and `affine` take their float32 inputs as `dtype`, and give that.
