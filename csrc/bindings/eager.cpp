@@ -70,14 +70,13 @@ void run_tensor(Node& node) {
   if (!node.requires_grad) forget_history(node);
 }
 
-// What autocast makes of the inputs.
+// What autocast makes of the inputs. The last one is converted first, so that gradients arrive in the order in
+// which they would without.
 void convert_inputs(const Op& op, Edges& edges) {
   const std::optional<Attrs> attrs = autocast_of(op);
   if (!attrs) return;
-  Edges converted;
-  converted.reserve(edges.size());
-  for (std::size_t i = 0; i < edges.size(); ++i) {
-    converted.push_back(edges[i]);
+  Edges converted = edges;
+  for (std::size_t i = edges.size(); i-- > 0;) {
     if (!autocasts(op, i, edges[i].node.get())) continue;
     Edges inputs;
     Small<Spec> in;

@@ -29,7 +29,7 @@ PyMethodDef record_method = {
 }  // namespace
 
 // What autocast makes of the inputs of a node that is recorded, whose dtypes are not known yet: nodes that
-// convert where it turns out that they must.
+// convert where it turns out that they must. The order is that of tensors (eager.cpp).
 static py::tuple converted(const Op& op, const Attrs& attrs, const py::tuple& given) {
   py::tuple inputs(given.size());
   const py::object record = py::cast(&ops::autocast, py::return_value_policy::reference);
@@ -41,7 +41,7 @@ static py::tuple converted(const Op& op, const Attrs& attrs, const py::tuple& gi
   py::list operands;  // those whose dtypes count
   for (std::size_t i = 0; i < given.size(); ++i)
     if (!is_number(given[i], i) && !(op.indices >> i & 1u)) operands.append(given[i]);
-  for (std::size_t i = 0; i < given.size(); ++i) {
+  for (std::size_t i = given.size(); i-- > 0;) {
     inputs[i] = given[i];
     const Handle* handle = as_handle(given[i]);
     if (is_number(given[i], i) || !autocasts(op, i, handle ? &handle->get() : nullptr)) continue;
