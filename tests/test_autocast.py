@@ -221,6 +221,18 @@ def test_nodes_in_numpy_between_converted_ones(device: str) -> None:
         assert w.grad.tolist() == [[4.0] * 3] * 3
 
 
+def test_what_is_said_of_dtypes_that_do_not_go_together() -> None:
+    with pytest.raises(edf.DTypeError) as error:
+        HALF + F32
+    assert str(error.value).startswith(
+        "[add] a has dtype bfloat16 and b has dtype float32: they must be the same; convert with cast (or .astype)."
+    )
+    with pytest.raises(edf.DTypeError) as error, edf.autocast("float32"):
+        pass
+    assert str(error.value) == "autocast: dtype is float32: it must be bfloat16 or float16."
+    assert (F32 @ F32).dtype == "float32"
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 def test_a_label_out_of_range_among_halves(dtype: str, device: str) -> None:
     scores = edf.Tensor(np.zeros((3, 4)), dtype)

@@ -64,7 +64,9 @@ def recorded(program: Program, dtype: Any, look: bool) -> Trace:
             if look and step == 0 and call == "Backward":
                 named = [getattr(n, "op_name", "") != "autocast" for n in [*edf.CompNodes, *edf.Parameters]]
                 trace.values = [*compress([np.array(n.value) for n in edf.CompNodes], named)]
-                trace.grads = [*compress([np.array(n.grad) for n in [*edf.CompNodes, *edf.Parameters]], named)]
+                trace.grads = [
+                    *compress([np.array(n.grad) for n in [*edf.CompNodes, *edf.Parameters]], named)
+                ]
             for code in program.after(step, call):
                 if call == "SGD" or not look:
                     try:

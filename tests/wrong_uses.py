@@ -351,22 +351,6 @@ def dt_of_complex_numbers(at: At) -> None:
     edf.Parameter(np.ones(2))
 
 
-@wrong(
-    edf.DTypeError,
-    "[add] a has dtype bfloat16 and b has dtype float32: they must be the same; convert with cast (or .astype). "
-    "Node made at {at}.",
-)
-def a_half_type_beside_float32(at: At) -> None:
-    halves = edf.Tensor([1.0], edf.bfloat16)
-    at(halves + edf.Tensor([1.0]))
-
-
-@wrong(edf.DTypeError, "autocast: dtype is float32: it must be bfloat16 or float16.")
-def autocast_to_float32(at: At) -> None:
-    with edf.autocast(dtype="float32"):
-        pass
-
-
 # Labels and indices
 
 

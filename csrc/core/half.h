@@ -5,7 +5,9 @@
 
 #include <cstdint>
 
-#if defined(EDF_HD)
+#if defined(__CUDACC__)
+#define EDF_HALF __host__ __device__
+#elif defined(EDF_HD)
 #define EDF_HALF EDF_HD
 #else
 #define EDF_HALF

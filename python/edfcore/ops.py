@@ -2,8 +2,8 @@
 
 An input may be a Tensor, an EDF node, a NumPy array or a number. Shapes are given as in NumPy; "(..., C)" means any
 leading axes. All ops take float32, float64, bfloat16 and float16, all inputs of one dtype; what else they take is said.
-On bfloat16 and float16 an op computes in float32 and rounds its result once. Wrong shapes
-raise ShapeError, wrong dtypes DTypeError, and labels or indices out of range DataError.
+On bfloat16 and float16 an op computes in float32 and rounds its result once. Wrong shapes raise ShapeError, wrong
+dtypes DTypeError, and labels or indices out of range DataError.
 """
 
 from __future__ import annotations
