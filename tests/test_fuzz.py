@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import compress
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,8 +62,11 @@ def recorded(program: Program, dtype: Any, look: bool) -> Trace:
         for call in ("Forward", "Backward", "SGD"):
             getattr(edf, call)(*[loss] * (call == "Backward"))
             if look and step == 0 and call == "Backward":
-                trace.values = [np.array(n.value) for n in edf.CompNodes]
-                trace.grads = [np.array(n.grad) for n in [*edf.CompNodes, *edf.Parameters]]
+                named = [getattr(n, "op_name", "") != "autocast" for n in [*edf.CompNodes, *edf.Parameters]]
+                trace.values = [*compress([np.array(n.value) for n in edf.CompNodes], named)]
+                trace.grads = [
+                    *compress([np.array(n.grad) for n in [*edf.CompNodes, *edf.Parameters]], named)
+                ]
             for code in program.after(step, call):
                 if call == "SGD" or not look:
                     try:
@@ -138,7 +142,7 @@ def eager(program: Program) -> Trace:
         for name, a in program.data(0).items()
     }
     found = listed(program, leaves, lambda op: RECORDED[op.name])
-    found[-1].backward(np.full(found[-1].shape, 1 / program.sizes[0], program.dtype))
+    found[-1].backward(np.full(found[-1].shape, 1 / program.sizes[0], found[-1].dtype))
     trained = [t for t in leaves.values() if t.requires_grad]
     grads = [np.zeros(t.shape, t.dtype) if t.grad is None else t.grad.numpy() for t in trained]
     return Trace([t.numpy() for t in found], grads)
@@ -266,6 +270,30 @@ def fuzz(check: Callable[[Program], None], count: int) -> set[str]:
 
     try_out(attempt, count, PROGRAMS)
     return used
+
+
+@pytest.mark.mode("eager", "recorded", "replayed", "half types")
+def test_random_programs_of_halves(device: str) -> None:
+    """In every mode, with the same bits. What a failure prints is to be run with `np.float16`."""
+    simulated = edf.cuda.build() == "sim" and device == "cuda"
+    count = int(os.environ.get("EDFCORE_FUZZ", "10" if simulated else "75"))
+    fuzz(lambda program: check_modes(replace(program, dtype=np.float16)), count)
+
+
+@pytest.mark.mode("eager", "recorded", "replayed", "autocast")
+def test_random_programs_with_autocast(device: str) -> None:
+    """In every mode, with the same bits. What a failure prints is to be run `with edf.autocast("float16")`."""
+    simulated = edf.cuda.build() == "sim" and device == "cuda"
+    count = int(os.environ.get("EDFCORE_FUZZ", "10" if simulated else "75"))
+
+    def check(program: Program) -> None:
+        # Looks at what others hand out would find other nodes. Arrays are float32 here and halves beside such tensors.
+        if program.hosts or "np.linspace" in program.draft.text():
+            return
+        with edf.autocast("float16"):
+            check_modes(program)
+
+    fuzz(check, count)
 
 
 @pytest.mark.mode("eager", "recorded", "replayed")

@@ -144,7 +144,7 @@ def test_a_tensor_and_numpy(device: str) -> None:
         (np.array([1, 2], np.int16), None, "int64"),
         ([1, 2], np.float64, "float64"),
         (np.array([1.5]), "int32", "int32"),
-        (np.array([1.5], np.float16), None, "float32"),
+        (np.array([1.5], np.float16), None, "float16"),
         (np.asfortranarray(A), None, "float32"),
         (A[:, ::-1], None, "float32"),
     ],

@@ -280,8 +280,8 @@ def images_that_are_still_bytes(at: At) -> None:
 
 @wrong(
     edf.DTypeError,
-    "[softmax] x has dtype int64: this op takes float32 or float64; convert with cast (or .astype). "
-    "Node made at {at}.",
+    "[softmax] x has dtype int64: this op takes float32, float64, bfloat16 or float16; "
+    "convert with cast (or .astype). Node made at {at}.",
 )
 def softmax_of_integers(at: At) -> None:
     at(edf.Softmax(edf.Input([1, 2])))
@@ -342,9 +342,12 @@ def dt_of_integers(at: At) -> None:
     edf.Input()
 
 
-@wrong(edf.DTypeError, "edfcore has no dtype float16: it has float32, float64, int32, int64, uint8.")
-def dt_of_half_precision(at: At) -> None:
-    edf.DT = np.float16
+@wrong(
+    edf.DTypeError,
+    "edfcore has no dtype complex64: it has float32, float64, bfloat16, float16, int32, int64, uint8.",
+)
+def dt_of_complex_numbers(at: At) -> None:
+    edf.DT = np.complex64
     edf.Parameter(np.ones(2))
 
 

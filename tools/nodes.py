@@ -26,8 +26,8 @@ Every class below is an attribute of `edfcore`, called `edf` here. A call such a
 appends it to `edf.CompNodes`. The functions of `edf.ops` are the same ops: `ops.log_loss(p, y)` makes an
 `edf.LogLoss` of nodes, and runs at once on tensors.
 
-- Inputs are nodes, NumPy arrays or numbers. Values are float32 or float64, all inputs of one dtype; where a node takes
-  other dtypes, its text says so. Integers, arrays and numbers get no gradient.
+- Inputs are nodes, NumPy arrays or numbers. Values are float32, float64, bfloat16 or float16, all inputs of one dtype;
+  where a node takes other dtypes, its text says so. Integers, arrays and numbers get no gradient.
 - Shapes are given as in NumPy. `(...)` means any number of axes, so a node serves one example as well as a batch.
 - "With broadcasting" means NumPy's rules; an input that was repeated gets the sum of the gradients of its copies.
 - Gradients are those of the formula, wherever nothing else is said.

@@ -1,9 +1,12 @@
-// NumPy arrays to tensors and back. NumPy is loaded at the first use of one of these.
+// NumPy arrays to tensors and back. NumPy is loaded at the first use of one of these. NumPy itself has no
+// bfloat16: the package ml_dtypes has, and where that is not there, a float32 array shows the same values.
 #include <cstring>
 
 #include "bindings/bindings.h"
 #include "core/error.h"
 #include "device/memory.h"
+#include "ops/cpu_features.h"
+#include "ops/ops.h"
 
 namespace edfcore {
 namespace {
@@ -36,16 +39,38 @@ py::array converted(const py::array& array, DType dtype) {
       return convert<std::uint8_t>(array);
     case DType::b1:
       return convert<bool>(array);
-    default:
-      fail(ErrorKind::dtype, "NumPy has no ", dtype_name(dtype), " arrays.");
+    default:  // a half type, which it has already
+      return py::module_::import("numpy").attr("require")(array, from_dtype(dtype), py::make_tuple("C", "A"));
   }
 }
 
-// The dtype that the engine gives values of this NumPy kind and size; nothing for what it does not take.
-std::optional<DType> engine_dtype(char kind, py::ssize_t size, std::optional<DType> floating) {
-  switch (kind) {
+// By the engine's own cast, which rounds once.
+void cast_on_host(const Tensor& from, const Tensor& to) {
+  const View in = from.view(), out = to.view();
+  const Attrs attrs;
+  const Launch launch{&in, &out, 1, 1, &attrs, nullptr, nullptr, 0, nullptr};
+  cpu_kernel(ops::cast.cpu, current_isa())(launch);
+}
+
+Tensor in_dtype(const Tensor& host, DType dtype) {
+  Tensor tensor = allocate({dtype, host.spec.shape}, cpu_device);
+  cast_on_host(host, tensor);
+  return tensor;
+}
+
+bool is_bfloat(const py::dtype& given) {
+  return given.kind() == 'V' && given.itemsize() == 2 && py::str(given).equal(py::str("bfloat16"));
+}
+
+// The dtype that the engine gives values of this NumPy dtype; nothing for what it does not take.
+std::optional<DType> engine_dtype(const py::dtype& given, std::optional<DType> floating) {
+  const py::ssize_t size = given.itemsize();
+  switch (given.kind()) {
     case 'f':
-      return floating ? *floating : size == 8 ? DType::f64 : DType::f32;
+      return floating ? *floating : size == 8 ? DType::f64 : size == 2 ? DType::f16 : DType::f32;
+    case 'V':
+      if (!is_bfloat(given)) return {};
+      return floating ? *floating : DType::bf16;
     case 'b':
       return DType::u8;
     case 'u':
@@ -71,10 +96,11 @@ std::optional<Spec> plain_spec(py::handle object, std::optional<DType> floating)
   const auto array = py::reinterpret_borrow<py::array>(object);
   const py::dtype given = array.dtype();
   const char kind = given.kind(), order = given.byteorder();
-  const std::optional<DType> dtype = engine_dtype(kind, given.itemsize(), floating);
+  const std::optional<DType> dtype = engine_dtype(given, floating);
   constexpr int needed = int{py::array::c_style} | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   if (!dtype || given.itemsize() != dtype_size(*dtype) || (kind == 'u' && given.itemsize() > 1) ||
-      (order != '=' && order != '|') || (array.flags() & needed) != needed || array.ndim() > max_rank)
+      (given.itemsize() == 2 && !has_dtype(array, *dtype)) || (order != '=' && order != '|') ||
+      (array.flags() & needed) != needed || array.ndim() > max_rank)
     return {};
   return Spec{*dtype, shape_of(array)};
 }
@@ -87,6 +113,11 @@ Tensor borrowed(py::array array, const Spec& spec) {
 
 }  // namespace
 
+bool has_dtype(const py::array& array, DType dtype) {
+  const py::dtype given = array.dtype();
+  return dtype == DType::bf16 ? is_bfloat(given) : given.equal(from_dtype(dtype));
+}
+
 Tensor to_plain_tensor(py::handle object, std::optional<DType> floating) {
   const std::optional<Spec> spec = plain_spec(object, floating);
   if (!spec || spec->bytes() == 0) return {};
@@ -94,17 +125,28 @@ Tensor to_plain_tensor(py::handle object, std::optional<DType> floating) {
 }
 
 DType to_dtype(py::handle dtype) {
+  if (py::isinstance<py::str>(dtype) && dtype.equal(py::str(dtype_name(DType::bf16)))) return DType::bf16;
   const py::dtype wanted = py::dtype::from_args(py::reinterpret_borrow<py::object>(dtype));
-  for (DType d : {DType::f32, DType::f64, DType::i32, DType::i64, DType::u8, DType::b1})
+  for (DType d : {DType::f32, DType::f64, DType::i32, DType::i64, DType::u8, DType::b1, DType::f16})
     if (wanted.equal(from_dtype(d))) return d;
+  if (is_bfloat(wanted)) return DType::bf16;
   fail(ErrorKind::dtype, "edfcore has no dtype ", std::string(py::str(wanted)),
-       ": it has float32, float64, int32, int64, uint8.");
+       ": it has float32, float64, bfloat16, float16, int32, int64, uint8.");
+}
+
+static py::dtype bfloat_dtype() {
+  try {
+    return py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_ImportError)) throw;
+    return py::dtype(dtype_name(DType::f32));
+  }
 }
 
 py::dtype from_dtype(DType dtype) {
   static PyObject* known[16] = {};  // making one from its name takes longer than making an array
   PyObject*& kept = known[static_cast<std::size_t>(dtype)];
-  if (!kept) kept = py::dtype(dtype_name(dtype)).release().ptr();
+  if (!kept) kept = (dtype == DType::bf16 ? bfloat_dtype() : py::dtype(dtype_name(dtype))).release().ptr();
   return py::reinterpret_borrow<py::dtype>(kept);
 }
 
@@ -116,10 +158,16 @@ Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device
     fail(ErrorKind::dtype, what, " is a ", Py_TYPE(object.ptr())->tp_name, ", which is no array of numbers.");
   }
   const py::dtype given = array.dtype();
-  const std::optional<DType> dtype = engine_dtype(given.kind(), given.itemsize(), floating);
+  const std::optional<DType> dtype = engine_dtype(given, floating);
   if (!dtype)
     fail(ErrorKind::dtype, what, " has dtype ", std::string(py::str(given)),
          ": it must hold floating-point numbers, integers or bools.");
+  if (is_half(*dtype) && !has_dtype(array, *dtype)) {
+    const bool wide = given.kind() == 'f' && given.itemsize() == 8;
+    const DType by = wide ? DType::f64 : DType::f32;
+    const Tensor half = in_dtype(to_tensor(array, by, cpu_device, what, true), *dtype);
+    return device.type == DeviceType::cpu ? half : copy_to(half, device);
+  }
   array = converted(array, *dtype);
   if (!array) throw py::error_already_set();
 
@@ -137,6 +185,8 @@ Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device
 }
 
 py::array as_array(const Tensor& host, bool writable) {
+  if (host.spec.dtype == DType::bf16 && !is_bfloat(from_dtype(DType::bf16)))
+    return as_array(in_dtype(host, DType::f32), writable);
   retain(host.buffer.get());
   const py::capsule base(host.buffer.get(), [](void* p) { release(static_cast<Buffer*>(p)); });
   std::vector<py::ssize_t> shape(host.spec.shape.begin(), host.spec.shape.end());

@@ -83,8 +83,9 @@ PyObject* fastcall(PyObject*, PyObject* const* args, Py_ssize_t n) {
 void add_function(py::module_& m, PyMethodDef& method);
 
 // arrays.cpp
-DType to_dtype(py::handle dtype);  // from a name, a NumPy dtype or scalar type; throws a dtype error
-py::dtype from_dtype(DType dtype);
+DType to_dtype(py::handle dtype);   // from a name, a NumPy dtype or scalar type; throws a dtype error
+py::dtype from_dtype(DType dtype);  // for bfloat16 without the package ml_dtypes: float32
+bool has_dtype(const py::array& array, DType dtype);
 // The values of `object` in memory on `device`. Floating values take the dtype `floating` where one is given;
 // integers and bools stay what they are. `what` names the object in the dtype error that is thrown for
 // anything else. With `share`, a fitting NumPy array is borrowed instead of copied.
@@ -92,7 +93,8 @@ Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device
                  bool share);
 // The same of an array that needs no conversion, borrowed; null for anything else.
 Tensor to_plain_tensor(py::handle object, std::optional<DType> floating);
-py::array as_array(const Tensor& host, bool writable = true);  // an array over the tensor's own memory
+// An array over the tensor's own memory; for bfloat16 without ml_dtypes, a float32 copy.
+py::array as_array(const Tensor& host, bool writable = true);
 bool same_memory(py::handle object, const Tensor& host);
 
 // sites.cpp
@@ -182,6 +184,7 @@ void construct_tensor(py::handle object, py::handle data, py::handle dtype, py::
 void init_plans(py::module_& m);
 void init_edf(py::module_& m);
 void init_eager(py::module_& m);
+py::object& recorder();  // Python's function that makes a node of a recorded op
 void init_errors();
 void init_engine(py::module_& m);
 

@@ -2,6 +2,7 @@
 #include "bindings/bindings.h"
 #include "core/error.h"
 #include "device/memory.h"
+#include "graph/autocast.h"
 #include "graph/grad.h"
 #include "graph/run.h"
 #include "ops/ops.h"
@@ -10,11 +11,6 @@ namespace edfcore {
 namespace {
 
 thread_local bool grad_enabled = true;
-
-py::object& recorder() {
-  static auto* const function = new py::object;  // outlives the interpreter's teardown
-  return *function;
-}
 
 void need_floating(const Node& node) {
   if (!is_floating(node.output.spec.dtype))
@@ -28,7 +24,11 @@ NodeRef made_of(py::handle data, py::handle dtype, py::handle device, bool requi
   std::optional<DType> floating;
   if (!dtype.is_none()) {
     const DType wanted = to_dtype(dtype);
-    source = py::module_::import("numpy").attr("asarray")(source, from_dtype(wanted));
+    const py::module_ numpy = py::module_::import("numpy");
+    if (!is_half(wanted))
+      source = numpy.attr("asarray")(source, from_dtype(wanted));
+    else if (const py::array given = numpy.attr("asarray")(source); !has_dtype(given, wanted))
+      source = given.attr("astype")("float64");  // to be rounded once
     if (is_floating(wanted)) floating = wanted;
   } else if (!py::isinstance<py::array>(data)) {
     floating = DType::f32;  // Python numbers have no dtype; arrays keep theirs
@@ -61,6 +61,45 @@ Edge tensor_edge(py::handle object, const Node* like, const Op& op, std::size_t 
   return {tensor_node(object, like, [&] { return text("[", op.name, "] input ", position); }), 0};
 }
 
+// Runs a node; with its history only where that is wanted.
+void run_tensor(Node& node) {
+  capture_site(node);
+  {
+    py::gil_scoped_release release;
+    run(node);
+  }
+  node.requires_grad &= grad_enabled;
+  if (!node.requires_grad) forget_history(node);
+}
+
+// What autocast makes of the inputs. The last one is converted first, so that gradients arrive in the order in
+// which they would without.
+void convert_inputs(const Op& op, Edges& edges) {
+  const std::optional<Attrs> attrs = autocast_of(op);
+  if (!attrs) return;
+  Edges converted = edges;
+  for (std::size_t i = edges.size(); i-- > 0;) {
+    if (!autocasts(op, i, edges[i].node.get())) continue;
+    Edges inputs;
+    Small<Spec> in;
+    for (std::size_t j = 0; j < edges.size(); ++j) {  // the one that is converted comes first
+      const Edge& edge = edges[j == 0 ? i : j <= i ? j - 1 : j];
+      if (edge.node->role == Role::number || (j > 0 && op.autocast != Autocast::widest)) continue;
+      inputs.push_back(edge);
+      in.push_back(edge.node->out(edge.index).spec);
+    }
+    Attrs resolved = *attrs;
+    Spec out;
+    Inference inference{ops::autocast, in, resolved, {&out, 1}};
+    ops::autocast.infer(inference);
+    if (out == in[0]) continue;
+    NodeRef node = make_node(ops::autocast, std::move(inputs), *attrs);
+    run_tensor(*node);
+    converted[i] = {std::move(node), 0};
+  }
+  edges = std::move(converted);
+}
+
 py::object apply(py::handle record, const py::tuple& inputs, const py::object& given) {
   const Op& op = as_op(record);
   const Attrs attrs = as_attrs(given);
@@ -79,14 +118,9 @@ py::object apply(py::handle record, const py::tuple& inputs, const py::object& g
   Edges edges;
   edges.reserve(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) edges.push_back(tensor_edge(inputs[i], like, op, i));
+  convert_inputs(op, edges);
   NodeRef node = make_node(op, std::move(edges), attrs);
-  capture_site(*node);
-  {
-    py::gil_scoped_release release;
-    run(*node);
-  }
-  node->requires_grad &= grad_enabled;
-  if (!node->requires_grad) forget_history(*node);
+  run_tensor(*node);
   return make_tensor(std::move(node));
 }
 
@@ -152,7 +186,27 @@ py::array to_numpy(const TensorHandle& tensor) {
   return as_array(host, false);
 }
 
+py::object get_autocast() {
+  const std::optional<DType> dtype = autocast_dtype();
+  return dtype ? py::object(py::str(dtype_name(*dtype))) : py::none();
+}
+
+py::object set_autocast(const py::object& dtype) {
+  py::object before = get_autocast();
+  std::optional<DType> wanted;
+  if (!dtype.is_none()) wanted = to_dtype(dtype);
+  if (wanted && !is_half(*wanted))
+    fail(ErrorKind::dtype, "autocast: dtype is ", dtype_name(*wanted), ": it must be bfloat16 or float16.");
+  autocast_dtype() = wanted;
+  return before;
+}
+
 }  // namespace
+
+py::object& recorder() {
+  static auto* const function = new py::object;  // outlives the interpreter's teardown
+  return *function;
+}
 
 void construct_tensor(py::handle object, py::handle data, py::handle dtype, py::handle device,
                       bool requires_grad) {
@@ -162,7 +216,8 @@ void construct_tensor(py::handle object, py::handle data, py::handle dtype, py::
 void init_eager(py::module_& m) {
   add_method(tensor_type, "backward", &run_backward, py::arg("gradient") = py::none(), py::kw_only(),
              py::arg("create_graph") = false);
-  add_method(tensor_type, "numpy", &to_numpy, "The values as a read-only array; on the CPU without a copy.");
+  add_method(tensor_type, "numpy", &to_numpy, "The values as a read-only array; on the CPU without a copy. Those of bfloat16 have the dtype of the "
+             "package ml_dtypes where it is installed; otherwise the array is a float32 copy of the same values.");
   add_property(tensor_type, "grad", &get_grad, &set_grad);
   add_property(
       tensor_type, "requires_grad", [](const TensorHandle& t) { return t.get().requires_grad; },
@@ -176,6 +231,8 @@ void init_eager(py::module_& m) {
   });
   add_function(m, apply_method);
   m.def("set_recorder", [](py::object function) { recorder() = std::move(function); }, py::arg("function"));
+  m.def("set_autocast", &set_autocast, py::arg("dtype"),
+        "The half type that products are computed in on this thread, or None. Returns what was set before.");
   m.def(
       "set_grad_enabled", [](bool on) { return std::exchange(grad_enabled, on); }, py::arg("enabled"),
       "Returns what was set before.");

@@ -71,7 +71,8 @@ void set_optimised(const Handle& handle, const Kept& given) {
   auto kept = std::make_unique<Optimised>();
   const auto moment = [&](const py::object& array) -> Tensor {
     if (array.is_none()) return {};
-    Tensor made = to_tensor(array, node.output.spec.dtype, node.device, what_is(node) + "a moment", false);
+    Tensor made =
+        to_tensor(array, widened(node.output.spec.dtype), node.device, what_is(node) + "a moment", false);
     if (!(made.spec == node.output.spec))
       fail(ErrorKind::shape, what_is(node), "a moment of shape ", made.spec.shape,
            " was given to a parameter of shape ", node.output.spec.shape, ".", made_at(node));
@@ -172,7 +173,14 @@ void init_handles(py::module_& m) {
   add_method(node_type, "backward", &backward_one);
   property("shape", [](const Handle& h) { return shape_tuple(spec_of(h.get()).shape); }, nullptr);
   property("has_value", [](const Handle& h) { return known_spec(h.get()).has_value(); }, nullptr);
-  property("dtype", [](const Handle& h) { return from_dtype(spec_of(h.get()).dtype); }, nullptr);
+  property(
+      "dtype",
+      [](const Handle& h) -> py::object {  // NumPy may have none for bfloat16
+        const DType dtype = spec_of(h.get()).dtype;
+        if (dtype == DType::bf16) return py::str(dtype_name(dtype));
+        return from_dtype(dtype);
+      },
+      nullptr);
   property("optimised", &get_optimised, &set_optimised);
   property(
       "overridden", [](const Handle& h) { return h.get().overridden; },

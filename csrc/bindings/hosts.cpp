@@ -107,7 +107,9 @@ void zero_host_grad(py::handle object) {
   }
   const py::array array = py::array::ensure(value);
   if (!array) throw py::error_already_set();
-  const py::dtype dtype = array.dtype().kind() == 'f' ? array.dtype() : from_dtype(graph_dtype());
+  const py::dtype dtype = array.dtype().kind() == 'f' || has_dtype(array, DType::bf16)
+                              ? array.dtype()
+                              : from_dtype(graph_dtype());
   py::array zeros(dtype, std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()));
   std::memset(zeros.mutable_data(), 0, static_cast<std::size_t>(zeros.nbytes()));
   py::setattr(object, "grad", zeros);

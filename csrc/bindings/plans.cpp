@@ -72,7 +72,8 @@ bool take_few(py::dict& given, const py::object& order) {
     if (array.ndim() == 0 || (count >= 0 && array.shape(0) != count)) return false;
     count = array.shape(0);
     copies |= input.device.type != DeviceType::cpu || !(array.flags() & py::array::c_style) ||
-              (array.dtype().kind() == 'f' && !array.dtype().equal(from_dtype(input.attrs.dtype)));
+              ((array.dtype().kind() == 'f' || array.dtype().kind() == 'V') &&
+               !has_dtype(array, input.attrs.dtype));
   }
   if (!copies || rows.size() > count / 2 || rows.attr("min")().cast<py::ssize_t>() < 0 ||
       rows.attr("max")().cast<py::ssize_t>() >= count)

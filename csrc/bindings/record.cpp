@@ -7,6 +7,8 @@
 #include "bindings/bindings.h"
 #include "core/error.h"
 #include "device/memory.h"
+#include "graph/autocast.h"
+#include "ops/ops.h"
 
 namespace edfcore {
 namespace {
@@ -26,8 +28,39 @@ PyMethodDef record_method = {
 
 }  // namespace
 
-void record(py::handle object, const Op& op, py::handle inputs, py::handle given) {
+// What autocast makes of the inputs of a node that is recorded, whose dtypes are not known yet: nodes that
+// convert where it turns out that they must. The order is that of tensors (eager.cpp).
+static py::tuple converted(const Op& op, const Attrs& attrs, const py::tuple& given) {
+  py::tuple inputs(given.size());
+  const py::object record = py::cast(&ops::autocast, py::return_value_policy::reference);
+  const py::tuple asked =
+      py::make_tuple(py::make_tuple(attrs.ints[0]), false, false, false, dtype_name(attrs.dtype), 0.0, 0.0);
+  const auto is_number = [&](const py::object& object, std::size_t i) {
+    return bool{as_number(object, op, i, current_device())};
+  };
+  py::list operands;  // those whose dtypes count
+  for (std::size_t i = 0; i < given.size(); ++i)
+    if (!is_number(given[i], i) && !(op.indices >> i & 1u)) operands.append(given[i]);
+  for (std::size_t i = given.size(); i-- > 0;) {
+    inputs[i] = given[i];
+    const Handle* handle = as_handle(given[i]);
+    if (is_number(given[i], i) || !autocasts(op, i, handle ? &handle->get() : nullptr)) continue;
+    py::list list;
+    list.append(given[i]);
+    if (op.autocast == Autocast::widest)
+      for (const py::handle other : operands)
+        if (!other.is(given[i])) list.append(other);
+    if (op.autocast == Autocast::widest && list.size() == 1) continue;
+    inputs[i] = recorder()(record, py::tuple(list), asked);
+  }
+  return inputs;
+}
+
+void record(py::handle object, const Op& op, py::handle given_inputs, py::handle given) {
   const Attrs attrs = as_attrs(given);
+  py::object inputs = py::reinterpret_borrow<py::object>(given_inputs);
+  if (const std::optional<Attrs> asked = autocast_of(op))
+    inputs = converted(op, *asked, py::reinterpret_borrow<py::tuple>(given_inputs));
   const auto n = static_cast<std::size_t>(PyTuple_GET_SIZE(inputs.ptr()));
   Edges edges;
   edges.reserve(n);
@@ -39,7 +72,7 @@ void record(py::handle object, const Op& op, py::handle inputs, py::handle given
   node->device = current_device();
   capture_site(*node);
   adopt(object, std::move(node));
-  keep_inputs(object, inputs);
+  keep_inputs(object, given_inputs);
 }
 
 void append_to_graph(py::handle node) {

@@ -81,8 +81,8 @@ void set_value(const Handle& handle, py::handle array) {
     next = to_tensor(array, floating, keeps_shape || !cell ? node.device : cell.tensor.device(),
                      what_is(node) + "the assigned value", true);
   if (node.role == Role::parameter && !is_floating(next.spec.dtype)) {
-    next = to_tensor(py::array(py::array::ensure(array).attr("astype")(from_dtype(floating))), floating,
-                     node.device, "", true);
+    next = to_tensor(py::array(py::array::ensure(array).attr("astype")(from_dtype(widened(floating)))),
+                     floating, node.device, "", true);
   }
   if (keeps_shape && !(next.spec.shape == node.output.spec.shape))
     fail(ErrorKind::shape, what_is(node), "a value of shape ", next.spec.shape,
@@ -113,7 +113,8 @@ Tensor grad_like(Node& node, py::handle array, const char* what) {
     const py::tuple shape = py::cast(std::vector<std::int64_t>(spec.shape.begin(), spec.shape.end()));
     try {
       const py::object wide = numpy.attr("broadcast_to")(as_array(tensor), shape);
-      tensor = to_tensor(wide.attr("astype")(from_dtype(spec.dtype)), spec.dtype, cpu_device, what, true);
+      tensor =
+          to_tensor(wide.attr("astype")(from_dtype(widened(spec.dtype))), spec.dtype, cpu_device, what, true);
     } catch (py::error_already_set& error) {
       if (!error.matches(PyExc_ValueError)) throw;
       fail(ErrorKind::shape, what_is(node), what, " has shape ", tensor.spec.shape,

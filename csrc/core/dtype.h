@@ -22,5 +22,8 @@ inline constexpr DTypeInfo dtype_table[] = {
 constexpr const char* dtype_name(DType d) { return dtype_table[static_cast<int>(d)].name; }
 constexpr std::int64_t dtype_size(DType d) { return dtype_table[static_cast<int>(d)].size; }
 constexpr bool is_floating(DType d) { return dtype_table[static_cast<int>(d)].floating; }
+constexpr bool is_half(DType d) { return d == DType::bf16 || d == DType::f16; }
+// What the numbers of a dtype are computed in.
+constexpr DType widened(DType d) { return is_half(d) ? DType::f32 : d; }
 
 }  // namespace edfcore

@@ -5,7 +5,9 @@
 
 #include <cstdint>
 
-#if defined(EDF_HD)
+#if defined(__CUDACC__)
+#define EDF_HALF __host__ __device__
+#elif defined(EDF_HD)
 #define EDF_HALF EDF_HD
 #else
 #define EDF_HALF
@@ -64,6 +66,13 @@ EDF_HALF inline float rounded_to_odd(double x) {
   if (back == x || x != x || (b & 1u)) return nearest;
   const bool beyond = x < 0 ? back < x : back > x;
   return __builtin_bit_cast(float, beyond ? b - 1 : b + 1);
+}
+
+// A double that rounds to half as a 64-bit integer does, whose low bits it has no room for.
+EDF_HALF inline double without_low_bits(std::int64_t x) {
+  const std::int64_t low = 0xfff;
+  const bool fits = x < std::int64_t{1} << 53 && x > -(std::int64_t{1} << 53);
+  return static_cast<double>(fits || (x & low) == 0 ? x : (x & ~low) | 0x800);
 }
 
 #if defined(EDF_ISA)

@@ -1,5 +1,8 @@
 // Gradients of fused consumers: kept apart from the producer's own, passed on the stable way, and shown on
 // request as if nothing had been fused.
+#include <type_traits>
+
+#include "core/half.h"
 #include "device/memory.h"
 #include "graph/grad.h"
 #include "graph/vjp.h"
@@ -14,6 +17,14 @@ Small<const Edge*> inputs_with(const Deferred& d, const Edge& own) {
   return inputs;
 }
 
+template <class T>
+auto number(T x) {
+  if constexpr (std::is_floating_point_v<T>)
+    return x;
+  else
+    return static_cast<float>(x);
+}
+
 // now - before where they differ, so that an untouched infinity adds nothing. True when anything differs.
 template <class T>
 bool difference(const Tensor& now, const Tensor& before, const Tensor& delta) {
@@ -22,8 +33,9 @@ bool difference(const Tensor& now, const Tensor& before, const Tensor& delta) {
   T* d = static_cast<T*>(delta.data());
   bool any = false;
   for (std::int64_t i = 0; i < now.spec.shape.size(); ++i) {
-    const bool same = a[i] == b[i] || (a[i] != a[i] && b[i] != b[i]);
-    d[i] = same ? T(0) : a[i] - b[i];
+    const auto x = number(a[i]), y = number(b[i]);
+    const bool same = x == y || (x != x && y != y);
+    d[i] = same ? T(decltype(x){0}) : T(x - y);
     any |= !same;
   }
   return any;
@@ -100,9 +112,14 @@ void absorb_shown(Node& node) {
   if (!node.shown) return;
   const std::unique_ptr<Shown> shown = std::move(node.shown);
   Tensor delta = allocate(shown->before.spec, cpu_device);
-  const bool f64 = delta.spec.dtype == DType::f64;
-  if (f64 ? difference<double>(shown->handed_out, shown->before, delta)
-          : difference<float>(shown->handed_out, shown->before, delta))
+  const auto differ = [&](auto of) {
+    return difference<decltype(of)>(shown->handed_out, shown->before, delta);
+  };
+  const DType dtype = delta.spec.dtype;
+  if (dtype == DType::f64    ? differ(double{})
+      : dtype == DType::bf16 ? differ(BFloat16{})
+      : dtype == DType::f16  ? differ(Float16{})
+                             : differ(float{}))
     accumulate_grad(node.output, make_leaf(Role::constant, copy_to(delta, node.value().tensor.device())));
 }
 

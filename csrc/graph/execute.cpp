@@ -117,7 +117,7 @@ Runner::Runner(Plan plan)
                         nullptr,
                         on_cpu ? 0 : ops::index_of(*step.written),
                         nullptr};
-    steps_.push_back({nullptr, launch, view});
+    steps_.push_back({{}, launch, view});
     view += step.in.size() + step.out.size();
     if (step.update >= 0) updates_.push_back(s);
   }
@@ -130,10 +130,10 @@ Runner::Runner(Plan plan)
 void Runner::choose_kernels(Isa isa) {
   const Device device = plan_.trace.device;
   for (std::size_t s = 0; s < steps_.size(); ++s) {
-    const Op& op = *plan_.trace.steps[s].op;
-    const Kernel kernel = device.type == DeviceType::cpu ? cpu_kernel(op.cpu, isa) : op.cuda;
-    if (!kernel) fail(ErrorKind::device, "[", op.name, "] has no kernel for ", device_name(device), ".");
-    if (!plan_.views[s]) steps_[s].kernel = kernel;
+    if (plan_.views[s]) continue;
+    const TraceStep& step = plan_.trace.steps[s];
+    steps_[s].kernel =
+        launcher_of(*step.op, specs_of(plan_.trace, step.in), specs_of(plan_.trace, step.out), device, isa);
   }
   isa_ = isa;
 }
@@ -296,6 +296,7 @@ void Runner::run_watched(std::size_t s, std::span<const NodeRef> nodes) {
 struct Runner::Stretch {
   const Runner* runner;
   std::size_t first, last, buffers = 0;
+  std::size_t wide = 0;  // more buffers, for what a step computes in that runs widened
 
   Stretch(const Runner& r, const Group& group)
       : runner(&r),
@@ -306,13 +307,16 @@ struct Runner::Stretch {
       const Place& place = r.plan_.places[static_cast<std::size_t>(r.value_of_view_[i])];
       if (place.kind == Place::block) buffers = std::max(buffers, static_cast<std::size_t>(place.offset) + 1);
     }
+    for (std::size_t s = first; s < last; ++s)
+      if (const Step& step = r.steps_[s]; step.kernel.op)
+        wide = std::max(wide, static_cast<std::size_t>(step.launch.n_in + step.launch.n_out));
   }
 
   std::int64_t size() const { return runner->views_[runner->steps_[first].first_view].size; }
 
   // Every block of the elements [begin, end) goes through all steps before the next one begins.
   void run(std::int64_t begin, std::int64_t end) const {
-    std::byte* const memory = blocks.buffers(buffers);
+    std::byte* const memory = blocks.buffers(buffers + wide);
     for (; begin < end; begin += block_elements) {
       const std::int64_t length = std::min(block_elements, end - begin);
       for (std::size_t s = first; s < last; ++s) run(runner->steps_[s], begin, length, memory);
@@ -338,6 +342,7 @@ struct Runner::Stretch {
     Launch launch = step.launch;
     launch.in = views.data();
     launch.out = views.data() + n_in;
+    launch.scratch = memory + buffers * block_bytes;
     step.kernel(launch);
   }
 };

@@ -9,7 +9,7 @@
 #include "device/backend.h"
 #include "graph/plan.h"
 #include "graph/recordings.h"
-#include "ops/cpu_features.h"
+#include "ops/widened.h"
 
 namespace edfcore {
 
@@ -46,7 +46,7 @@ class Runner {
 
  private:
   struct Step {
-    Kernel kernel;
+    Launcher kernel;
     Launch launch;
     std::size_t first_view;  // its inputs and then its outputs, in views_
   };

@@ -53,10 +53,10 @@ void reorder(Trace& trace, const std::vector<std::size_t>& keys) {
 void drop_unread(Trace& trace) {
   for (TraceStep& step : trace.steps) {
     for (std::size_t i = 0; i < step.in.size(); ++i) {
-      if (!(step.op->unread >> i & 1u)) continue;
+      if (step.op->reads(i)) continue;
       std::size_t j = 0;
       while (j < step.in.size() &&
-             ((step.op->unread >> j & 1u) || !(spec_of(trace, step.in[j]) == spec_of(trace, step.in[i]))))
+             (!step.op->reads(j) || !(spec_of(trace, step.in[j]) == spec_of(trace, step.in[i]))))
         ++j;
       if (j < step.in.size()) {
         step.in[i] = step.in[j];
@@ -67,6 +67,23 @@ void drop_unread(Trace& trace) {
       }
     }
   }
+}
+
+void drop_copies(Trace& trace, bool whole) {
+  std::vector<std::int32_t> same(trace.values.size());
+  std::iota(same.begin(), same.end(), 0);
+  const auto outside = [&](std::int32_t value) {
+    return trace.values[static_cast<std::size_t>(value)].slot >= 0;
+  };
+  for (TraceStep& step : trace.steps) {
+    for (std::int32_t& value : step.in) value = same[static_cast<std::size_t>(value)];
+    if (!(step.op->flags & op_converts)) continue;
+    const std::int32_t from = step.in[0], to = step.out[0];
+    if (outside(to) || (outside(from) && !whole) || !(spec_of(trace, from) == spec_of(trace, to))) continue;
+    same[static_cast<std::size_t>(to)] = from;
+    step.op = nullptr;
+  }
+  std::erase_if(trace.steps, [](const TraceStep& step) { return !step.op; });
 }
 
 void prune(Trace& trace) {

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "graph/plan.h"
+#include "ops/widened.h"
 
 namespace edfcore {
 namespace {
@@ -167,7 +168,7 @@ void place(Plan& plan, bool inplace) {
             std::any_of(head.in.begin(), head.in.end(), [&](std::int32_t i) { return life(i).root == from; });
         int reads = 0;
         for (std::size_t i = 0; i < step.in.size(); ++i)
-          reads += from >= 0 && life(step.in[i]).root == from && !(step.op->unread >> i & 1u);
+          reads += from >= 0 && life(step.in[i]).root == from && step.op->reads(i);
         if (reads == 1 && !read_by_head && place_of(from).kind == Place::arena && life(from).last_step == s &&
             bytes_of(from) == bytes_of(v) && !taken_over[static_cast<std::size_t>(from)]) {
           chosen.offset = place_of(from).offset;
@@ -180,12 +181,12 @@ void place(Plan& plan, bool inplace) {
         if (last != forever) dying[static_cast<std::size_t>(last)].push_back(v);
       }
     }
-    // Scratch comes last: between values that live on, it would leave holes.
-    for (std::int32_t i = group.first; i < group.last; ++i) {
+    // Scratch comes last: between values that live on, it would leave holes. What goes block by block brings
+    // its own.
+    for (std::int32_t i = group.first; i < group.blocks_from(); ++i) {
       const TraceStep& step = trace.steps[static_cast<std::size_t>(i)];
-      if (!step.op->scratch) continue;
-      const std::int64_t bytes = step.op->scratch(specs_of(trace, step.in), specs_of(trace, step.out),
-                                                  step.attrs, trace.device.type);
+      const std::int64_t bytes = scratch_of(*step.op, specs_of(trace, step.in), specs_of(trace, step.out),
+                                            step.attrs, trace.device.type);
       if (bytes <= 0) continue;
       const std::int64_t offset = arena.take(bytes);
       plan.scratch[static_cast<std::size_t>(i)] = offset;

@@ -97,6 +97,7 @@ Plan compile(Trace trace, const CompileOptions& options) {
   Plan plan;
   const bool whole = options.stops == Stops::nowhere, updates_mix = options.stops != Stops::phases;
   drop_unread(trace);
+  drop_copies(trace, whole);
   prune(trace);
   if (whole) join(trace);
   share(trace, whole);

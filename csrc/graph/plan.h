@@ -61,6 +61,10 @@ struct Plan {
 // that nobody makes: then nothing need be kept for it.
 void drop_unread(Trace& trace);
 
+// Lets whoever reads a conversion to the dtype that its input has already read that input; unless `whole`,
+// not where somebody may write it between phases.
+void drop_copies(Trace& trace, bool whole = true);
+
 // Leaves out the steps whose outputs nobody sees, but for those of the forward pass that find errors
 // in the data.
 void prune(Trace& trace);

@@ -12,7 +12,7 @@ namespace {
 
 // A small tensor of these numbers.
 Tensor tensor_of(const std::array<double, 3>& numbers, DType dtype, Device device) {
-  Tensor tensor = allocate({dtype, {3}}, device);
+  Tensor tensor = allocate({widened(dtype), {3}}, device);
   const std::array<float, 3> narrow{static_cast<float>(numbers[0]), static_cast<float>(numbers[1]),
                                     static_cast<float>(numbers[2])};
   const bool wide = dtype == DType::f64;
@@ -49,7 +49,8 @@ void check_grads(std::span<Node* const> parameters, const Op& op) {
   }
 }
 
-const Tensor& RuleNumbers::of(const Rule& rule, DType dtype, Device device) {
+const Tensor& RuleNumbers::of(const Rule& rule, DType of, Device device) {
+  const DType dtype = widened(of);
   const std::array<double, 3> values{rule.beta1, rule.beta2, rule.epsilon};
   if (values != values_) made_.clear();
   values_ = values;
@@ -75,7 +76,7 @@ Updating::Updating(std::span<Node* const> parameters, const Rule& rule, RuleNumb
       own.same = static_cast<std::size_t>(std::find_if(own_.begin(), own_.end(), stands) - own_.begin());
       continue;
     }
-    const Spec& spec = p->output.spec;
+    const Spec spec{widened(p->output.spec.dtype), p->output.spec.shape};
     for (const Part part : parts_of(rule.kind)) {
       if (part == Part::numbers) continue;
       if (p->optimised) {

@@ -5,11 +5,13 @@
 #include <string>
 #include <type_traits>
 
+#include "core/half.h"
 #include "device/memory.h"
 #include "graph/vjp.h"
 #include "graph/watch.h"
 #include "ops/cpu_features.h"
 #include "ops/ops.h"
+#include "ops/widened.h"
 
 namespace edfcore {
 namespace {
@@ -44,8 +46,13 @@ struct Prepared {
 
 template <class T>
 void write_number(Node& leaf, DType dtype) {
-  const bool exact = std::is_integral_v<T> && leaf.attrs.n_ints == 1;
-  const T value = exact ? static_cast<T>(leaf.attrs.ints[0]) : static_cast<T>(leaf.attrs.scalar);
+  T value;
+  if constexpr (std::is_integral_v<T>)
+    value = leaf.attrs.n_ints == 1 ? static_cast<T>(leaf.attrs.ints[0]) : static_cast<T>(leaf.attrs.scalar);
+  else if constexpr (std::is_floating_point_v<T>)
+    value = static_cast<T>(leaf.attrs.scalar);
+  else
+    value = T(rounded_to_odd(leaf.attrs.scalar));
   Tensor tensor = allocate({dtype, {}}, leaf.device);
   backend(leaf.device).upload(tensor.data(), &value, sizeof value);
   leaf.output.spec = tensor.spec;
@@ -95,6 +102,12 @@ void settle_numbers(const Op& op, const Resolution& what) {
         break;
       case DType::u8:
         write_number<std::uint8_t>(leaf, dtype);
+        break;
+      case DType::bf16:
+        write_number<BFloat16>(leaf, dtype);
+        break;
+      case DType::f16:
+        write_number<Float16>(leaf, dtype);
         break;
       default:
         write_number<float>(leaf, DType::f32);
@@ -173,10 +186,8 @@ void execute(Node& node, Prepared& p) {
   if (!shares_memory(op, p.what)) {
     Backend& where = backend(device);
     Tensor scratch;
-    if (op.scratch) {
-      const std::int64_t bytes = op.scratch(p.in, p.out, p.resolved, device.type);
-      if (bytes > 0) scratch = allocate({DType::u8, Shape{bytes}}, device);
-    }
+    const std::int64_t bytes = scratch_of(op, p.in, p.out, p.resolved, device.type);
+    if (bytes > 0) scratch = allocate({DType::u8, Shape{bytes}}, device);
     const Launch launch{in.data(),
                         out.data(),
                         static_cast<std::int32_t>(in.size()),
@@ -186,8 +197,7 @@ void execute(Node& node, Prepared& p) {
                         where.status(),
                         device.type == DeviceType::cpu ? 0 : ops::index_of(*node.op),
                         where.stream()};
-    const Kernel kernel = device.type == DeviceType::cpu ? cpu_kernel(op.cpu, current_isa()) : op.cuda;
-    if (!kernel) fail(ErrorKind::device, "[", op.name, "] has no kernel for ", device_name(device), ".");
+    const Launcher kernel = launcher_of(op, p.in, p.out, device, current_isa());
     if (watch().on) {
       const Watched watched(*node.op,
                             node.recorded    ? "forward"

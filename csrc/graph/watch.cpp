@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/half.h"
 #include "device/memory.h"
 
 namespace edfcore {
@@ -36,11 +37,18 @@ struct Range {
 };
 
 template <class T>
+double number(T x) {
+  return static_cast<double>(x);
+}
+double number(BFloat16 x) { return double{static_cast<float>(x)}; }
+double number(Float16 x) { return double{static_cast<float>(x)}; }
+
+template <class T>
 Range range_of(const void* data, std::int64_t size) {
   Range range;
   const T* x = static_cast<const T*>(data);
   for (std::int64_t i = 0; i < size; ++i) {
-    const double value = static_cast<double>(x[i]);
+    const double value = number(x[i]);
     if (std::isfinite(value)) {
       range.least = std::min(range.least, value);
       range.most = std::max(range.most, value);
@@ -66,6 +74,10 @@ Range range_of(const View& view, Device device) {
       return range_of<float>(data, view.size);
     case DType::f64:
       return range_of<double>(data, view.size);
+    case DType::bf16:
+      return range_of<BFloat16>(data, view.size);
+    case DType::f16:
+      return range_of<Float16>(data, view.size);
     case DType::i32:
       return range_of<std::int32_t>(data, view.size);
     case DType::i64:

@@ -126,22 +126,23 @@ void vjp_greater_share(Builder& b, const VjpArgs& args) {
 
 }  // namespace
 
-#define EDF_DEFINE_BINARY(op, check, more)             \
-  const Op op = {.name = #op,                          \
-                 .arity = 2,                           \
-                 .infer = check,                       \
-                 .cpu = EDF_CPU_KERNEL(op##_kernel),   \
-                 .cuda = EDF_CUDA_KERNEL(op##_kernel), \
-                 .vjp = vjp_##op,                      \
-                 .inplace = 0,                         \
-                 .flags = op_elementwise | op_takes_numbers | more};
-EDF_DEFINE_BINARY(add, infer_arithmetic, op_sums)
-EDF_DEFINE_BINARY(sub, infer_arithmetic, 0)
-EDF_DEFINE_BINARY(mul, infer_arithmetic, 0)
-EDF_DEFINE_BINARY(div, infer_floating, 0)
-EDF_DEFINE_BINARY(pow, infer_floating, 0)
-EDF_DEFINE_BINARY(maximum, infer_arithmetic, 0)
-EDF_DEFINE_BINARY(minimum, infer_arithmetic, 0)
+#define EDF_DEFINE_BINARY(op, check, more, cast)                                      \
+  const Op op = {.name = #op,                                                         \
+                 .arity = 2,                                                          \
+                 .infer = check,                                                      \
+                 .cpu = EDF_CPU_KERNEL(op##_kernel),                                  \
+                 .cuda = EDF_CUDA_KERNEL(op##_kernel),                                \
+                 .vjp = vjp_##op,                                                     \
+                 .inplace = 0,                                                        \
+                 .flags = op_elementwise | op_takes_numbers | op_half_on_cuda | more, \
+                 .autocast = Autocast::cast};
+EDF_DEFINE_BINARY(add, infer_arithmetic, op_sums, widest)
+EDF_DEFINE_BINARY(sub, infer_arithmetic, 0, widest)
+EDF_DEFINE_BINARY(mul, infer_arithmetic, 0, widest)
+EDF_DEFINE_BINARY(div, infer_floating, 0, widest)
+EDF_DEFINE_BINARY(pow, infer_floating, 0, wide)
+EDF_DEFINE_BINARY(maximum, infer_arithmetic, 0, widest)
+EDF_DEFINE_BINARY(minimum, infer_arithmetic, 0, widest)
 #undef EDF_DEFINE_BINARY
 
 const Op pow_partial = {.name = "pow_partial",

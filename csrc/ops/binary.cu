@@ -1,5 +1,5 @@
 // The ops of two operands on a CUDA device, with NumPy's broadcasting.
-#include "ops/kernel_cuda.h"
+#include "ops/half_cuda.h"
 
 #include "ops/binary.h"  // after EDF_HD
 
@@ -58,6 +58,7 @@ struct Divide {
 
 template <class F>
 void map_numeric(const Launch& l) {
+  if (is_half(l.out[0].dtype)) return map_any_floating<2>(l, [](auto) { return F{}; });
   visit_numeric(l.out[0].dtype, [&](auto t) {
     using T = decltype(t);
     map<T, T, 2>(l, F{}, l.out[0], l.in);
@@ -66,10 +67,7 @@ void map_numeric(const Launch& l) {
 
 template <class F>
 void map_floating(const Launch& l) {
-  visit_floating(l.out[0].dtype, [&](auto t) {
-    using T = decltype(t);
-    map<T, T, 2>(l, F{}, l.out[0], l.in);
-  });
+  map_any_floating<2>(l, [](auto) { return F{}; });
 }
 
 template <class F>

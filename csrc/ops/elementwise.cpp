@@ -1,5 +1,7 @@
 // Records of the elementwise ops of one operand: the unary list with its derivatives, and those that
-// take a number or a dtype beside it.
+// take a number beside it.
+#include <string_view>
+
 #include "ops/record.h"
 
 namespace edfcore {
@@ -7,7 +9,6 @@ namespace edfcore {
 #define EDF_UNARY_KERNELS(name, functor, reads) \
   EDF_KERNEL(name) EDF_KERNEL(name##_grad) EDF_KERNEL(name##_grad2)
 EDF_UNARY_OPS(EDF_UNARY_KERNELS)
-EDF_KERNEL(cast)
 EDF_KERNEL(scale)
 EDF_KERNEL(fill_like)
 EDF_KERNEL(leaky_relu)
@@ -51,23 +52,6 @@ void vjp_unary_grad(Builder& b, const VjpArgs& args) {
 enum Reads : std::uint32_t { reads_none = 0, reads_x = 1, reads_y = 2, reads_both = 3 };
 constexpr std::uint32_t unread(Reads reads, int x) { return (~static_cast<std::uint32_t>(reads) & 3u) << x; }
 
-void infer_cast(Inference& inf) {
-  for (DType d : {inf.in[0].dtype, inf.attrs.dtype})
-    if (d == DType::bf16 || d == DType::f16)
-      inf.dtype_error("x has dtype ", dtype_name(inf.in[0].dtype), ", to be converted to ",
-                      dtype_name(inf.attrs.dtype), ": ", dtype_name(d), " is not supported here.");
-  inf.out[0] = {inf.attrs.dtype, inf.in[0].shape};
-}
-
-// Integers carry no gradient, on either side.
-void vjp_cast(Builder& b, const VjpArgs& args) {
-  const DType from = args.inputs[0].spec->dtype;
-  if (!args.wanted[0] || !is_floating(from) || !is_floating(args.attrs.dtype)) return;
-  Attrs back;
-  back.dtype = from;
-  args.result[0] = emit(b, cast, {args.grads[0]}, back);
-}
-
 void vjp_scale(Builder& b, const VjpArgs& args) {
   if (args.wanted[0]) args.result[0] = emit(b, scale, {args.grads[0]}, with_scalar(args.attrs.scalar));
 }
@@ -90,42 +74,40 @@ void infer_fill_like(Inference& inf) {
 
 }  // namespace
 
-#define EDF_DEFINE_UNARY(op, functor, reads)                                 \
-  const Op op = {.name = #op,                                                \
-                 .arity = 1,                                                 \
-                 .infer = infer_unary,                                       \
-                 .cpu = EDF_CPU_KERNEL(op##_kernel),                         \
-                 .cuda = EDF_CUDA_KERNEL(op##_kernel),                       \
-                 .vjp = vjp_unary<op##_grad>,                                \
-                 .inplace = 0,                                               \
-                 .flags = op_elementwise};                                   \
-  const Op op##_grad = {.name = #op "_grad",                                 \
-                        .arity = 3,                                          \
-                        .infer = infer_derivative,                           \
-                        .cpu = EDF_CPU_KERNEL(op##_grad_kernel),             \
-                        .cuda = EDF_CUDA_KERNEL(op##_grad_kernel),           \
-                        .vjp = vjp_unary_grad<op##_grad, op##_grad2>,        \
-                        .inplace = 0,                                        \
-                        .flags = op_elementwise | op_internal,               \
-                        .unread = unread(reads_##reads, 1)};                 \
-  const Op op##_grad2 = {.name = #op "_grad2",                               \
-                         .arity = 4,                                         \
-                         .infer = infer_derivative,                          \
-                         .cpu = EDF_CPU_KERNEL(op##_grad2_kernel),           \
-                         .cuda = EDF_CUDA_KERNEL(op##_grad2_kernel),         \
-                         .inplace = 0,                                       \
-                         .flags = op_elementwise | op_internal | op_no_grad, \
+// Those that lose most in a half type.
+static constexpr Autocast autocast_of(std::string_view op) {
+  return op == "exp" || op == "log" || op == "softplus" ? Autocast::wide : Autocast::none;
+}
+
+#define EDF_DEFINE_UNARY(op, functor, reads)                                     \
+  const Op op = {.name = #op,                                                    \
+                 .arity = 1,                                                     \
+                 .infer = infer_unary,                                           \
+                 .cpu = EDF_CPU_KERNEL(op##_kernel),                             \
+                 .cuda = EDF_CUDA_KERNEL(op##_kernel),                           \
+                 .vjp = vjp_unary<op##_grad>,                                    \
+                 .inplace = 0,                                                   \
+                 .flags = op_elementwise | op_half_on_cuda,                      \
+                 .autocast = autocast_of(#op)};                                  \
+  const Op op##_grad = {.name = #op "_grad",                                     \
+                        .arity = 3,                                              \
+                        .infer = infer_derivative,                               \
+                        .cpu = EDF_CPU_KERNEL(op##_grad_kernel),                 \
+                        .cuda = EDF_CUDA_KERNEL(op##_grad_kernel),               \
+                        .vjp = vjp_unary_grad<op##_grad, op##_grad2>,            \
+                        .inplace = 0,                                            \
+                        .flags = op_elementwise | op_half_on_cuda | op_internal, \
+                        .unread = unread(reads_##reads, 1)};                     \
+  const Op op##_grad2 = {.name = #op "_grad2",                                   \
+                         .arity = 4,                                             \
+                         .infer = infer_derivative,                              \
+                         .cpu = EDF_CPU_KERNEL(op##_grad2_kernel),               \
+                         .cuda = EDF_CUDA_KERNEL(op##_grad2_kernel),             \
+                         .inplace = 0,                                           \
+                         .flags = op_elementwise | op_internal | op_no_grad,     \
                          .unread = unread(reads_##reads, 2)};
 EDF_UNARY_OPS(EDF_DEFINE_UNARY)
 #undef EDF_DEFINE_UNARY
-
-const Op cast = {.name = "cast",
-                 .arity = 1,
-                 .infer = infer_cast,
-                 .cpu = EDF_CPU_KERNEL(cast_kernel),
-                 .cuda = EDF_CUDA_KERNEL(cast_kernel),
-                 .vjp = vjp_cast,
-                 .flags = op_elementwise};
 
 const Op scale = {.name = "scale",
                   .arity = 1,
@@ -134,7 +116,7 @@ const Op scale = {.name = "scale",
                   .cuda = EDF_CUDA_KERNEL(scale_kernel),
                   .vjp = vjp_scale,
                   .inplace = 0,
-                  .flags = op_elementwise};
+                  .flags = op_elementwise | op_half_on_cuda};
 
 #define EDF_DEFINE_KINKED(op)                                      \
   const Op op = {.name = #op,                                      \
@@ -144,7 +126,7 @@ const Op scale = {.name = "scale",
                  .cuda = EDF_CUDA_KERNEL(op##_kernel),             \
                  .vjp = vjp_kinked<op##_grad>,                     \
                  .inplace = 0,                                     \
-                 .flags = op_elementwise};                         \
+                 .flags = op_elementwise | op_half_on_cuda};       \
   const Op op##_grad = {.name = #op "_grad",                       \
                         .arity = 2,                                \
                         .infer = infer_derivative,                 \
@@ -152,7 +134,7 @@ const Op scale = {.name = "scale",
                         .cuda = EDF_CUDA_KERNEL(op##_grad_kernel), \
                         .vjp = vjp_kinked_grad<op##_grad>,         \
                         .inplace = 0,                              \
-                        .flags = op_elementwise | op_internal};
+                        .flags = op_elementwise | op_half_on_cuda | op_internal};
 EDF_DEFINE_KINKED(leaky_relu)
 EDF_DEFINE_KINKED(clip)
 #undef EDF_DEFINE_KINKED

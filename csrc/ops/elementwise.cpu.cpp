@@ -83,45 +83,6 @@ void with_numbers_grad(const Launch& launch) {
   });
 }
 
-// A bool is a byte of 0 or 1 that visit_numeric would take for a uint8; its own type tells them apart.
-struct Bool {
-  std::uint8_t byte;
-};
-
-template <class Body>
-void visit_castable(DType dtype, const Body& body) {
-  if (dtype == DType::b1)
-    body(Bool{});
-  else
-    visit_numeric(dtype, body);
-}
-
-template <class To, class From>
-struct Convert {
-  static To f(From x) { return static_cast<To>(x); }
-};
-// By way of int32, or a value out of range would depend on whether the compiler used vectors.
-template <>
-struct Convert<std::uint8_t, float> {
-  static std::uint8_t f(float x) { return static_cast<std::uint8_t>(static_cast<std::int32_t>(x)); }
-};
-template <>
-struct Convert<std::uint8_t, double> {
-  static std::uint8_t f(double x) { return static_cast<std::uint8_t>(static_cast<std::int32_t>(x)); }
-};
-template <class From>
-struct Convert<Bool, From> {
-  static Bool f(From x) { return {static_cast<std::uint8_t>(x != From(0))}; }
-};
-template <class To>
-struct Convert<To, Bool> {
-  static To f(Bool x) { return static_cast<To>(x.byte); }
-};
-template <>
-struct Convert<Bool, Bool> {
-  static Bool f(Bool x) { return x; }
-};
-
 }  // namespace
 
 #define EDF_DEFINE_UNARY_KERNELS(name, functor, reads)                           \
@@ -130,21 +91,6 @@ struct Convert<Bool, Bool> {
   void name##_grad2_kernel(const Launch& launch) { unary_grad2<functor>(launch); }
 EDF_UNARY_OPS(EDF_DEFINE_UNARY_KERNELS)
 #undef EDF_DEFINE_UNARY_KERNELS
-
-void cast_kernel(const Launch& launch) {
-  visit_castable(launch.in[0].dtype, [&](auto from) {
-    visit_castable(launch.out[0].dtype, [&](auto to) {
-      using From = decltype(from);
-      using To = decltype(to);
-      const From* x = pointer<const From>(launch.in[0]);
-      To* y = pointer<To>(launch.out[0]);
-      parallel_ranges(launch.out[0].size, 4 * grain, [=](std::int64_t begin, std::int64_t end) {
-        EDF_INDEPENDENT
-        for (std::int64_t i = begin; i < end; ++i) y[i] = Convert<To, From>::f(x[i]);
-      });
-    });
-  });
-}
 
 void scale_kernel(const Launch& launch) {
   visit_floating(launch.out[0].dtype, [&](auto zero) {

@@ -1,6 +1,6 @@
 // Elementwise ops of one operand on a CUDA device: every functor of elementwise.h and its derivatives, and
-// the ops that take a number or a dtype beside it.
-#include "ops/kernel_cuda.h"
+// the ops that take a number beside it.
+#include "ops/half_cuda.h"
 
 namespace edfcore::cuda {
 
@@ -30,35 +30,6 @@ struct Gradient2 {
   }
 };
 
-// A bool is a byte of 0 or 1; its own type tells it from a uint8.
-struct Bool {
-  std::uint8_t byte;
-};
-
-template <class Body>
-void visit_castable(DType dtype, const Body& body) {
-  if (dtype == DType::b1)
-    body(Bool{});
-  else
-    visit_numeric(dtype, body);
-}
-
-template <class Out>
-struct Cast {
-  template <class In>
-  __device__ Out operator()(In x) const {
-    if constexpr (std::is_same_v<In, Bool>) {
-      return Cast<Out>{}(x.byte);
-    } else if constexpr (std::is_same_v<Out, Bool>) {
-      return Bool{static_cast<std::uint8_t>(x != In(0))};
-    } else if constexpr (std::is_floating_point_v<In> && std::is_same_v<Out, std::uint8_t>) {
-      return static_cast<Out>(static_cast<std::int32_t>(x));  // as on the CPU: negative values wrap around
-    } else {
-      return static_cast<Out>(x);
-    }
-  }
-};
-
 template <class T>
 struct Scale {
   T factor;
@@ -75,10 +46,12 @@ __global__ void __launch_bounds__(block_threads) fill(T* out, T value, std::int6
 // For functors that hold numbers: of (x) the value, of (g, x) the gradient.
 template <template <class> class F, int N>
 void map_with_numbers(const Launch& l) {
-  visit_floating(l.out[0].dtype, [&](auto t) {
-    using T = decltype(t);
-    map<T, T, N>(l, F<T>(*l.attrs), l.out[0], l.in);
-  });
+  map_any_floating<N>(l, [&](auto t) { return F<decltype(t)>(*l.attrs); });
+}
+
+template <class F, int N>
+void map_plain(const Launch& l) {
+  map_any_floating<N>(l, [](auto) { return F{}; });
 }
 
 template <class F, int N>
@@ -91,28 +64,16 @@ void map_floating(const Launch& l) {
 
 }  // namespace
 
-#define EDF_UNARY_KERNELS(name, functor, reads)                                       \
-  void name##_kernel(const Launch& l) { map_floating<Value<functor>, 1>(l); }         \
-  void name##_grad_kernel(const Launch& l) { map_floating<Gradient<functor>, 3>(l); } \
+#define EDF_UNARY_KERNELS(name, functor, reads)                                           \
+  void name##_kernel(const Launch& l) { map_plain<Value<functor>, 1>(l); }         \
+  void name##_grad_kernel(const Launch& l) { map_plain<Gradient<functor>, 3>(l); } \
   void name##_grad2_kernel(const Launch& l) { map_floating<Gradient2<functor>, 4>(l); }
 EDF_UNARY_OPS(EDF_UNARY_KERNELS)
 #undef EDF_UNARY_KERNELS
 
-void cast_kernel(const Launch& l) {
-  visit_castable(l.in[0].dtype, [&](auto from) {
-    visit_castable(l.out[0].dtype, [&](auto to) {
-      using In = decltype(from);
-      using Out = decltype(to);
-      map<In, Out, 1>(l, Cast<Out>{}, l.out[0], l.in);
-    });
-  });
-}
-
 void scale_kernel(const Launch& l) {
-  visit_floating(l.out[0].dtype, [&](auto t) {
-    using T = decltype(t);
-    map<T, T, 1>(l, Scale<T>{static_cast<T>(l.attrs->scalar)}, l.out[0], l.in);
-  });
+  map_any_floating<1>(l,
+                      [&](auto t) { return Scale<decltype(t)>{static_cast<decltype(t)>(l.attrs->scalar)}; });
 }
 
 void leaky_relu_kernel(const Launch& l) { map_with_numbers<LeakyRelu, 1>(l); }

@@ -103,7 +103,7 @@ const Op gather_rows = {.name = "gather_rows",
                         .cpu = EDF_CPU_KERNEL(gather_rows_kernel),
                         .cuda = EDF_CUDA_KERNEL(gather_rows_kernel),
                         .vjp = vjp_gather_rows,
-                        .flags = op_checks};
+                        .flags = op_any_dtype | op_checks};
 
 const Op scatter_add_rows = {.name = "scatter_add_rows",
                              .arity = 2,
@@ -120,7 +120,7 @@ const Op take_along_last = {.name = "take_along_last",
                             .cpu = EDF_CPU_KERNEL(take_along_last_kernel),
                             .cuda = EDF_CUDA_KERNEL(take_along_last_kernel),
                             .vjp = vjp_take_along_last,
-                            .flags = op_checks};
+                            .flags = op_any_dtype | op_checks};
 
 const Op put_along_last = {.name = "put_along_last",
                            .arity = 2,

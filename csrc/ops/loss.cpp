@@ -188,7 +188,9 @@ const Op log_loss = {.name = "log_loss",
                      .cuda = EDF_CUDA_KERNEL(log_loss_kernel),
                      .vjp = vjp_log_loss,
                      .fuses = &of_softmax,
-                     .flags = op_checks};
+                     .flags = op_checks,
+                     .autocast = Autocast::wide,
+                     .indices = 2};
 
 const Op log_loss_scores = {.name = "log_loss_scores",
                             .arity = 2,
@@ -197,7 +199,9 @@ const Op log_loss_scores = {.name = "log_loss_scores",
                             .cuda = EDF_CUDA_KERNEL(log_loss_scores_kernel),
                             .vjp = vjp_log_loss_scores,
                             .joins = &of_scores,
-                            .flags = op_checks};
+                            .flags = op_checks,
+                            .autocast = Autocast::wide,
+                            .indices = 2};
 
 const Op log_loss_scores_grad = {.name = "log_loss_scores_grad",
                                  .arity = 3,
@@ -223,7 +227,8 @@ const Op log_loss_soft = {.name = "log_loss_soft",
                           .cpu = EDF_CPU_KERNEL(log_loss_soft_kernel),
                           .cuda = EDF_CUDA_KERNEL(log_loss_soft_kernel),
                           .vjp = vjp_log_loss_soft,
-                          .fuses = &soft_of_softmax};
+                          .fuses = &soft_of_softmax,
+                          .autocast = Autocast::wide};
 
 const Op log_loss_soft_grad = {.name = "log_loss_soft_grad",
                                .arity = 3,
@@ -240,7 +245,8 @@ const Op log_loss_soft_scores = {.name = "log_loss_soft_scores",
                                  .cpu = EDF_CPU_KERNEL(log_loss_soft_scores_kernel),
                                  .cuda = EDF_CUDA_KERNEL(log_loss_soft_scores_kernel),
                                  .vjp = vjp_log_loss_soft_scores,
-                                 .joins = &of_soft_scores};
+                                 .joins = &of_soft_scores,
+                                 .autocast = Autocast::wide};
 
 const Op log_loss_soft_scores_grad = {.name = "log_loss_soft_scores_grad",
                                       .arity = 3,

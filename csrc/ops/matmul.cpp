@@ -173,9 +173,10 @@ std::int64_t flops_matmul_sum(std::span<const Spec> in, std::span<const Spec> ou
   return terms * (flops_matmul(in.subspan(1, 2), out, attrs) + out[0].shape.size());
 }
 
-// The gradients of one matrix from several steps of a recurrent net.
+// The gradients of one matrix from several steps of a recurrent net. Not of half types, which are rounded
+// before they are added; nor do these descend at once.
 std::int64_t terms_of_sum(std::span<const Spec> in, const Attrs& attrs, DeviceType device) {
-  if (device != DeviceType::cpu) return 0;
+  if (device != DeviceType::cpu || is_half(in[0].dtype)) return 0;
   const std::int64_t depth = in[0].shape[attrs.trans_a ? -2 : -1];
   if (in[0].shape.rank() != 2 || in[1].shape.rank() != 2) return depth <= matmul_depth_block;
   if (depth > matmul_depth_block) return 0;
@@ -201,8 +202,8 @@ std::int64_t flops_matmul_sgd(std::span<const Spec> in, std::span<const Spec> ou
 }
 
 bool descends(std::span<const Spec> in, const Attrs& attrs, DeviceType device) {
-  return device == DeviceType::cpu && in[0].shape.rank() == 2 && in[1].shape.rank() == 2 &&
-         in[0].shape[attrs.trans_a ? 0 : 1] <= matmul_depth_block;
+  return device == DeviceType::cpu && !is_half(in[0].dtype) && in[0].shape.rank() == 2 &&
+         in[1].shape.rank() == 2 && in[0].shape[attrs.trans_a ? 0 : 1] <= matmul_depth_block;
 }
 
 const Accumulation into_sum = {
@@ -225,6 +226,7 @@ const Op matmul = {.name = "matmul",
                    .shares = &of_transposed,
                    .accumulates = &into_sum,
                    .flags = op_finishes,
+                   .autocast = Autocast::half,
                    .flops = flops_matmul};
 
 const Op matmul_sum = {.name = "matmul_sum",
@@ -254,6 +256,7 @@ const Op affine = {.name = "affine",
                    .vjp = vjp_affine,
                    .scratch = scratch_matmul,
                    .flags = op_finishes,
+                   .autocast = Autocast::half,
                    .flops = flops_matmul};
 
 }  // namespace ops

@@ -113,10 +113,17 @@ enum OpFlags : std::uint32_t {
   op_sums = 1u << 8,       // the output is the sum of the two inputs
   op_descends = 1u << 10,  // moves a parameter, input 0, along its gradient, input 1
   op_finishes = 1u << 9,   // the CPU kernel calls Launch::tail as parts of output 0 are complete
+  op_any_dtype = 1u << 11,     // the kernels take half types as they are; others see float32 (ops/widened.h)
+  op_half_on_cuda = 1u << 13,  // the CUDA kernel alone does
+  op_converts = 1u << 12,      // the output is input 0 in another dtype, or nothing is to be done
   op_producer = 1u << 5,  // some op fuses with it, so a node keeps its inputs even when no gradient is wanted
 };
 
 inline constexpr std::int32_t variadic = -1;
+
+// What autocast does with floating inputs that are not float64: all become the half type; half ones become
+// float32; or they do where another one is float32.
+enum class Autocast : std::uint8_t { none, half, wide, widest };
 
 struct Op {
   const char* name;
@@ -137,8 +144,12 @@ struct Op {
   std::uint32_t unread =
       0;  // bit i: the kernel does not read input i, which is there for its vjp and its shape
   std::int32_t numbers_from = 0;  // op_takes_numbers: the first input that may be a number or lend its dtype
+  Autocast autocast = Autocast::none;
+  std::uint32_t indices = 0;  // bit i: input i holds labels or positions, which autocast leaves alone
   // Floating-point operations, for people who read plans; null: one for every element.
   std::int64_t (*flops)(std::span<const Spec> in, std::span<const Spec> out, const Attrs&) = nullptr;
+
+  bool reads(std::size_t input) const { return input >= 32 || !(unread >> input & 1u); }
 };
 
 template <class... Parts>

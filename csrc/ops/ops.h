@@ -20,6 +20,7 @@
   X(clip)                           /* (x; scalar = lower bound, scalar2 = upper bound) */                \
   X(clip_grad)                      /* (g, x; scalar, scalar2): internal; g within the bounds, else 0 */  \
   X(cast)                           /* (x; dtype) */                                                      \
+  X(autocast)                       /* (x, ...; ints = {Autocast}, dtype): internal; x as the op after it takes it */ \
   X(scale)                          /* (x; scalar): x * scalar */                                         \
   X(fill_like)                      /* (x; scalar): internal; every element is scalar */                  \
   X(sum) X(mean) X(max) X(min)      /* (x; ints = axes, keepdims) */                                      \

@@ -137,7 +137,8 @@ const Op slice = {.name = "slice",
                   .infer = infer_slice,
                   .cpu = EDF_CPU_KERNEL(slice_kernel),
                   .cuda = EDF_CUDA_KERNEL(slice_kernel),
-                  .vjp = vjp_slice};
+                  .vjp = vjp_slice,
+                  .flags = op_any_dtype};
 
 const Op slice_grad = {.name = "slice_grad",
                        .arity = 1,
@@ -145,21 +146,25 @@ const Op slice_grad = {.name = "slice_grad",
                        .cpu = EDF_CPU_KERNEL(slice_grad_kernel),
                        .cuda = EDF_CUDA_KERNEL(slice_grad_kernel),
                        .vjp = vjp_slice_grad,
-                       .flags = op_internal};
+                       .flags = op_any_dtype | op_internal};
 
 const Op concat = {.name = "concat",
                    .arity = variadic,
                    .infer = infer_concat,
                    .cpu = EDF_CPU_KERNEL(concat_kernel),
                    .cuda = EDF_CUDA_KERNEL(concat_kernel),
-                   .vjp = vjp_concat};
+                   .vjp = vjp_concat,
+                   .flags = op_any_dtype,
+                   .autocast = Autocast::widest};
 
 const Op stack = {.name = "stack",
                   .arity = variadic,
                   .infer = infer_stack,
                   .cpu = EDF_CPU_KERNEL(stack_kernel),
                   .cuda = EDF_CUDA_KERNEL(stack_kernel),
-                  .vjp = vjp_stack};
+                  .vjp = vjp_stack,
+                  .flags = op_any_dtype,
+                  .autocast = Autocast::widest};
 
 }  // namespace ops
 }  // namespace edfcore

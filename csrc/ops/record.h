@@ -12,21 +12,21 @@ namespace edfcore::ops {
 
 inline constexpr const char* how_to_convert = "convert with cast (or .astype).";
 
-// Kernels exist for float32 and float64; the half types travel through memory only.
-inline bool computes(DType d) { return d == DType::f32 || d == DType::f64; }
 inline bool is_index(DType d) { return d == DType::i32 || d == DType::i64 || d == DType::u8; }
 
 inline void need_floating(const Inference& inf, int input, const char* name) {
   const DType d = inf.in[input].dtype;
-  if (computes(d)) return;
-  inf.dtype_error(name, " has dtype ", dtype_name(d), ": this op takes float32 or float64; ", how_to_convert);
+  if (is_floating(d)) return;
+  inf.dtype_error(name, " has dtype ", dtype_name(d),
+                  ": this op takes float32, float64, bfloat16 or float16; ", how_to_convert);
 }
 
 inline void need_numeric(const Inference& inf, int input, const char* name) {
   const DType d = inf.in[input].dtype;
-  if (computes(d) || is_index(d)) return;
+  if (is_floating(d) || is_index(d)) return;
   inf.dtype_error(name, " has dtype ", dtype_name(d),
-                  ": this op takes float32, float64, int32, int64 or uint8; ", how_to_convert);
+                  ": this op takes float32, float64, bfloat16, float16, int32, int64 or uint8; ",
+                  how_to_convert);
 }
 
 inline void need_index(const Inference& inf, int input, const char* name) {

@@ -205,7 +205,8 @@ std::int64_t scratch_sum_to_sgd(std::span<const Spec> in, std::span<const Spec> 
   return scratch_reduce(in.subspan(1), out, attrs, device);
 }
 
-bool descends(std::span<const Spec>, const Attrs&, DeviceType) { return true; }
+// A half is rounded before the parameter descends along it.
+bool descends(std::span<const Spec> in, const Attrs&, DeviceType) { return !is_half(in[0].dtype); }
 
 const Accumulation along_sum = {.descent = &sum_to_sgd, .descends = descends};
 
@@ -223,7 +224,8 @@ const Op sum = {.name = "sum",
                 .cpu = EDF_CPU_KERNEL(sum_kernel),
                 .cuda = EDF_CUDA_KERNEL(sum_kernel),
                 .vjp = vjp_sum,
-                .scratch = scratch_reduce};
+                .scratch = scratch_reduce,
+                .autocast = Autocast::wide};
 
 const Op mean = {.name = "mean",
                  .arity = 1,
@@ -231,7 +233,8 @@ const Op mean = {.name = "mean",
                  .cpu = EDF_CPU_KERNEL(mean_kernel),
                  .cuda = EDF_CUDA_KERNEL(mean_kernel),
                  .vjp = vjp_mean,
-                 .scratch = scratch_reduce};
+                 .scratch = scratch_reduce,
+                 .autocast = Autocast::wide};
 
 const Op var = {.name = "var",
                 .arity = 1,
@@ -239,7 +242,8 @@ const Op var = {.name = "var",
                 .cpu = EDF_CPU_KERNEL(var_kernel),
                 .cuda = EDF_CUDA_KERNEL(var_kernel),
                 .vjp = vjp_var,
-                .scratch = scratch_var};
+                .scratch = scratch_var,
+                .autocast = Autocast::wide};
 
 const Op min = {.name = "min",
                 .arity = 1,
@@ -287,7 +291,8 @@ const Op broadcast_to = {.name = "broadcast_to",
                          .infer = infer_broadcast_to,
                          .cpu = EDF_CPU_KERNEL(broadcast_to_kernel),
                          .cuda = EDF_CUDA_KERNEL(broadcast_to_kernel),
-                         .vjp = vjp_broadcast_to};
+                         .vjp = vjp_broadcast_to,
+                         .flags = op_any_dtype};
 
 }  // namespace ops
 }  // namespace edfcore

@@ -58,8 +58,10 @@ const Op where = {.name = "where",
                   .cuda = EDF_CUDA_KERNEL(where_kernel),
                   .vjp = vjp_where,
                   .inplace = 1,
-                  .flags = op_elementwise | op_takes_numbers,
-                  .numbers_from = 1};
+                  .flags = op_any_dtype | op_elementwise | op_takes_numbers,
+                  .numbers_from = 1,
+                  .autocast = Autocast::widest,
+                  .indices = 1};
 
 const Op where_grad = {.name = "where_grad",
                        .arity = 2,

@@ -84,14 +84,15 @@ const Op reshape = {.name = "reshape",
                     .cpu = EDF_CPU_KERNEL(reshape_kernel),
                     .cuda = EDF_CUDA_KERNEL(reshape_kernel),
                     .vjp = vjp_reshape,
-                    .flags = op_view};
+                    .flags = op_any_dtype | op_view};
 
 const Op transpose = {.name = "transpose",
                       .arity = 1,
                       .infer = infer_transpose,
                       .cpu = EDF_CPU_KERNEL(transpose_kernel),
                       .cuda = EDF_CUDA_KERNEL(transpose_kernel),
-                      .vjp = vjp_transpose};
+                      .vjp = vjp_transpose,
+                      .flags = op_any_dtype};
 
 }  // namespace ops
 }  // namespace edfcore

@@ -56,7 +56,8 @@ const Op softmax = {.name = "softmax",
                     .cuda = EDF_CUDA_KERNEL(softmax_kernel),
                     .vjp = vjp_from_output<softmax_grad>,
                     .inplace = 0,
-                    .flags = op_producer};
+                    .flags = op_producer,
+                    .autocast = Autocast::wide};
 
 const Op log_softmax = {.name = "log_softmax",
                         .arity = 1,
@@ -64,7 +65,8 @@ const Op log_softmax = {.name = "log_softmax",
                         .cpu = EDF_CPU_KERNEL(log_softmax_kernel),
                         .cuda = EDF_CUDA_KERNEL(log_softmax_kernel),
                         .vjp = vjp_from_output<log_softmax_grad>,
-                        .inplace = 0};
+                        .inplace = 0,
+                        .autocast = Autocast::wide};
 
 const Op softmax_grad = {.name = "softmax_grad",
                          .arity = 2,

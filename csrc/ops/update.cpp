@@ -11,23 +11,26 @@ namespace ops {
 
 namespace {
 
+// What an update keeps of half types is float32: small steps would not move it otherwise.
 void infer_update(Inference& inf, int inputs) {
-  static const char* const names[] = {"p", "g", "m", "v"};
+  static const char* const names[] = {"p", "g", "m", "v", "h"};
   need_floating(inf, 0, "p");
-  for (int i = 1; i < inputs; ++i) {
-    need_same_dtype(inf, 0, "p", i, names[i]);
-    need_same_shape(inf, 0, "p", i, names[i]);
-  }
+  need_same_dtype(inf, 0, "p", 1, "g");
+  const DType kept = widened(inf.in[0].dtype);
+  for (int i = 2; i < static_cast<int>(inf.in.size()); ++i)
+    if (const DType d = inf.in[i].dtype; d != kept)
+      inf.dtype_error("p has dtype ", dtype_name(inf.in[0].dtype), " and ", names[i], " has dtype ",
+                      dtype_name(d), ": it must be ", dtype_name(kept), "; ", how_to_convert);
+  for (int i = 1; i < inputs; ++i) need_same_shape(inf, 0, "p", i, names[i]);
   inf.out[0] = inf.in[0];
 }
 
 void infer_sgd(Inference& inf) { infer_update(inf, 2); }
 void infer_momentum(Inference& inf) { infer_update(inf, 3); }
 
-// The last input holds three numbers, in the dtype of the others.
+// The last input holds three numbers, in the dtype of the moments.
 void infer_adam(Inference& inf) {
   infer_update(inf, 4);
-  need_same_dtype(inf, 0, "p", 4, "h");
   if (!(inf.in[4].shape == Shape{3})) inf.shape_error("h has shape ", inf.in[4].shape, ": it must be (3,).");
 }
 
@@ -38,7 +41,7 @@ const Op sgd = {.name = "sgd",
                 .infer = infer_sgd,
                 .cpu = EDF_CPU_KERNEL(sgd_kernel),
                 .cuda = EDF_CUDA_KERNEL(sgd_kernel),
-                .flags = op_elementwise | op_mutates | op_descends | op_no_grad};
+                .flags = op_elementwise | op_mutates | op_descends | op_half_on_cuda | op_no_grad};
 
 // Beside the parameter, m is updated in place.
 const Op momentum = {.name = "momentum",

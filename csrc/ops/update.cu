@@ -1,5 +1,5 @@
 // Parameter updates on a CUDA device.
-#include "ops/kernel_cuda.h"
+#include "ops/half_cuda.h"
 #include "ops/update.h"
 
 namespace edfcore::cuda {
@@ -55,9 +55,9 @@ void adam_kernel(const Launch& l) {
 }
 
 void sgd_kernel(const Launch& l) {
-  visit_floating(l.out[0].dtype, [&](auto t) {
+  map_any_floating<2>(l, [&](auto t) {
     using T = decltype(t);
-    map<T, T, 2>(l, Descend<T>{static_cast<T>(l.attrs->scalar), l.status}, l.out[0], l.in);
+    return Descend<T>{static_cast<T>(l.attrs->scalar), l.status};
   });
 }
 

@@ -61,7 +61,7 @@ from edfcore.errors import (  # noqa: E402
     OutOfMemoryError,
     ShapeError,
 )
-from edfcore.tensor import Tensor, no_grad, tensor  # noqa: E402
+from edfcore.tensor import Tensor, autocast, bfloat16, float16, no_grad, tensor  # noqa: E402
 
 globals().update(_NODE_CLASSES)
 
@@ -229,7 +229,7 @@ __all__ = [
     "Forward", "Backward", "SGD", "Momentum", "Adam",
     "clear_compgraph", "keep", "plan", "replay", "debug", "trace", "seed",
     *_NODE_CLASSES,
-    "Tensor", "tensor", "no_grad", "ops",
+    "Tensor", "tensor", "no_grad", "autocast", "bfloat16", "float16", "ops",
     "set_device", "get_device", "device", "cuda", "set_num_threads", "get_num_threads",
     "set_float32_matmul", "get_float32_matmul",
     "reproducible", "show_config", "memory_stats", "plan_stats", "live_nodes",

@@ -30,7 +30,7 @@ class Node:
     @property
     def device(self) -> str: ...
     @property
-    def dtype(self) -> np.dtype[typing.Any]: ...
+    def dtype(self) -> typing.Any: ...
     @property
     def has_value(self) -> bool: ...
     @property
@@ -123,7 +123,7 @@ class Tensor(Node):
         """
     def numpy(self) -> NDArray[typing.Any]:
         """
-        The values as a read-only array; on the CPU without a copy.
+        The values as a read-only array; on the CPU without a copy. Those of bfloat16 have the dtype of the package ml_dtypes where it is installed; otherwise the array is a float32 copy of the same values.
         """
     def reshape(self, *shape: int | typing.Sequence[int]) -> Tensor:
         """
@@ -275,6 +275,11 @@ def replay(
 ) -> NDArray[typing.Any]: ...
 def reproducible() -> bool: ...
 def reset_peak_memory(device: str) -> None: ...
+def set_autocast(dtype: typing.Any) -> typing.Any:
+    """
+    The half type that products are computed in on this thread, or None. Returns what was set before.
+    """
+
 def set_device(name: str) -> None: ...
 def set_float32_matmul(how: str) -> None: ...
 def set_grad_enabled(enabled: bool) -> bool:

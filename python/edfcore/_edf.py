@@ -235,6 +235,13 @@ NODE_CLASSES |= {"ConCat": NODE_CLASSES["Concat"], "Embed": NODE_CLASSES["Gather
 _CLASS_OF_OP = {made.function.record.name: made for made in NODE_CLASSES.values()}
 
 
+class Autocast(OpNode):
+    """The conversion that `edfcore.autocast` puts before a node, where the dtypes that come in ask for one."""
+
+
+_CLASS_OF_OP["autocast"] = Autocast
+
+
 def _record(record: _core.Op, inputs: tuple[Any, ...], attrs: Attrs | None) -> OpNode:
     """Make the node for a function of `edfcore.ops` that met an EDF node."""
     made = _CLASS_OF_OP.get(record.name)

@@ -1,8 +1,9 @@
 """Every op as a function: on tensors it runs at once, on EDF nodes it is recorded.
 
 An input may be a Tensor, an EDF node, a NumPy array or a number. Shapes are given as in NumPy; "(..., C)" means any
-leading axes. All ops take float32 and float64, both inputs of one dtype; what else they take is said. Wrong shapes
-raise ShapeError, wrong dtypes DTypeError, and labels or indices out of range DataError.
+leading axes. All ops take float32, float64, bfloat16 and float16, all inputs of one dtype; what else they take is said.
+On bfloat16 and float16 an op computes in float32 and rounds its result once. Wrong shapes raise ShapeError, wrong
+dtypes DTypeError, and labels or indices out of range DataError.
 """
 
 from __future__ import annotations
@@ -93,9 +94,9 @@ def scale(x: Operand, factor: float) -> Call:
 
 @op
 def cast(x: Operand, dtype: DTypeLike) -> Call:
-    """Elementwise x, of any dtype, converted to float32, float64, int32, int64, uint8 or bool.
+    """Elementwise x, of any dtype, converted to float32, float64, bfloat16, float16, int32, int64, uint8 or bool.
 
-    Only floating to floating passes a gradient.
+    Rounds once, to the nearest, ties to even. Only floating to floating passes a gradient.
     """
     return (x,), Attrs(dtype=dtype)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ContextDecorator, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from edfcore import _core, ops
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Tensor", "no_grad", "tensor"]
+__all__ = ["Tensor", "autocast", "bfloat16", "float16", "no_grad", "tensor"]
 
 tensor = Tensor
 
@@ -27,6 +28,41 @@ def no_grad() -> Iterator[None]:
         yield
     finally:
         _core.set_grad_enabled(before)
+
+
+bfloat16 = "bfloat16"
+float16 = "float16"
+
+
+class autocast(ContextDecorator):  # noqa: N801  # as PyTorch has it
+    """Within the block, or the function that it decorates, compute products in a half type (on this thread).
+
+    Of nodes made and ops called within, `matmul` and `affine` take their float32 inputs as `dtype`, and give that.
+    `exp`, `log`, `pow`, `softplus`, `sum`, `mean`, `var`, `softmax`, `log_softmax` and the losses take half inputs as
+    float32. An op of two operands, `where`, `concat` and `stack` take them as float32 where another one is. All else
+    takes what comes; float64 and integers stay what they are. Parameters stay float32, and so do their gradients, since
+    the gradient of a conversion is converted back. Blocks may be nested; with `enabled=False` nothing is converted.
+
+    bfloat16 has the range of float32, so nothing more is needed. Gradients in float16 are 0 below 6e-8: multiply the
+    loss by a number such as 1024, and divide the learning rate by it.
+
+    (Micikevicius et al., "Mixed precision training", 2018; the lists of ops are much as in PyTorch.)
+    """
+
+    def __init__(self, dtype: DTypeLike = bfloat16, enabled: bool = True) -> None:
+        self.dtype = dtype
+        self.enabled = enabled
+        self._before: list[str | None] = []
+
+    def _recreate_cm(self) -> autocast:  # for every call of a function, in whichever thread
+        return autocast(self.dtype, self.enabled)
+
+    def __enter__(self) -> autocast:
+        self._before.append(_core.set_autocast(self.dtype if self.enabled else None))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _core.set_autocast(self._before.pop())
 
 
 class _Members(Tensor):
@@ -123,7 +159,7 @@ class _Members(Tensor):
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(self.numpy().size)
+        return math.prod(self.shape)
 
     def item(self) -> Any:
         """The only element as a Python number."""
