@@ -39,7 +39,7 @@ def compile_all(compiler: str, folder: Path, flags: list[str]) -> Build:
     program = folder / "planted"
     sources = [
         *sorted((CSRC / "device/sim").glob("*.cpp")),
-        CSRC / "device/cuda.cu",
+        *sorted((CSRC / "device").glob("*.cu")),
         ROOT / "tests/sim/planted.cu",
     ]
     command = [*compiler.split(), "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", *flags]

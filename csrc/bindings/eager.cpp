@@ -23,7 +23,7 @@ void need_floating(const Node& node) {
 }
 
 NodeRef made_of(py::handle data, py::handle dtype, py::handle device, bool requires_grad) {
-  const Device where = device.is_none() ? current_device() : parse_device(py::cast<std::string>(device));
+  const Device where = as_device(device);
   py::object source = py::reinterpret_borrow<py::object>(data);
   std::optional<DType> floating;
   if (!dtype.is_none()) {
@@ -150,6 +150,31 @@ py::array to_numpy(const TensorHandle& tensor) {
   return as_array(host, false);
 }
 
+py::object to_device(const py::object& object, const py::object& name) {
+  if (!PyObject_TypeCheck(object.ptr(), tensor_type)) throw py::type_error("to_device(tensor, device)");
+  const Node& node = as_handle(object)->get();
+  const Tensor& from = node.output.value.tensor;
+  const Device device = as_device(name);
+  if (from.device() == device) return object;
+  if (node.requires_grad && grad_enabled)
+    fail(ErrorKind::graph,
+         "Tensor.to: gradients stay on their device, and this tensor requires one: use "
+         "detach().to(\"",
+         device_name(device), "\").");
+  Tensor copy;
+  {
+    const py::gil_scoped_release release;
+    if (from.device().type != DeviceType::cpu) {
+      check_status(from.device());
+      backend(from.device()).synchronize();
+    }
+    copy = copy_to(from, device);
+  }
+  NodeRef made = make_leaf(Role::input, std::move(copy));
+  made->attrs.dtype = node.attrs.dtype;
+  return make_tensor(std::move(made));
+}
+
 }  // namespace
 
 void construct_tensor(py::handle object, py::handle data, py::handle dtype, py::handle device,
@@ -173,6 +198,7 @@ void init_eager(py::module_& m) {
     return make_tensor(make_leaf(Role::constant, t.get().value().tensor));
   });
   add_function(m, apply_method);
+  m.def("to_device", &to_device, py::arg("tensor"), py::arg("device"));
   m.def("set_recorder", [](py::object function) { recorder() = std::move(function); }, py::arg("function"));
   m.def(
       "set_grad_enabled", [](bool on) { return std::exchange(grad_enabled, on); }, py::arg("enabled"),

@@ -227,8 +227,12 @@ void walk_backward(const py::object& comp_nodes, const py::object& parameters, c
 }
 
 // On a GPU a bad label of a step that has run shows only now: its kernels have left the parameters alone.
-void check_update() {
-  if (current_device().type != DeviceType::cpu && !session().pending()) check_status(current_device());
+void check_update(Device device) {
+  if (device.type != DeviceType::cpu && !session().pending()) check_status(device);
+}
+
+Device device_of(const std::vector<Node*>& nodes) {
+  return nodes.empty() ? current_device() : nodes[0]->device;
 }
 
 void sgd_all(const py::object& parameters, const py::object& given_rate) {
@@ -238,9 +242,10 @@ void sgd_all(const py::object& parameters, const py::object& given_rate) {
   if (all_ours_to_update(items, ours)) {
     const Turn turn;
     session().update(ours, {.rate = learning_rate});
-    return check_update();
+    return check_update(device_of(ours));
   }
   ours.clear();
+  Device device = current_device();
   {
     const Turn turn;
     session().step_aside(true);
@@ -255,14 +260,15 @@ void sgd_all(const py::object& parameters, const py::object& given_rate) {
   for (std::size_t i = 0; i < items.size(); ++i) {
     if (engine_updates(items[i])) {
       ours.push_back(&as_handle(items[i])->get());
+      device = ours.back()->device;
       continue;
     }
     flush_ours();
     method(items[i], names().sgd, i, "Parameters")();
   }
   flush_ours();
-  const DeviceWait wait(current_device());
-  check_update();
+  const DeviceWait wait(device);
+  check_update(device);
 }
 
 void optimise_all(const py::object& parameters, const py::object& given_rate, const std::string& name,
@@ -278,7 +284,7 @@ void optimise_all(const py::object& parameters, const py::object& given_rate, co
   }
   const Turn turn;
   session().update(ours, rule);
-  check_update();
+  check_update(device_of(ours));
 }
 
 void sgd_one(const Handle& handle, const py::object& learning_rate) {

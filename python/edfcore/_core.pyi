@@ -15,7 +15,7 @@ class Node:
 
     name: str
     overridden: bool
-    def __init__(self, value: typing.Any = None) -> None: ...
+    def __init__(self, value: typing.Any = None, *, device: str | None = None) -> None: ...
     @property
     def grad(self) -> NDArray[typing.Any]: ...
     @grad.setter
@@ -133,6 +133,10 @@ class Tensor(Node):
         """
         Sum over the given axes, all of them by default.
         """
+    def to(self, device: str) -> Tensor:
+        """
+        The values on another device: a copy, or this tensor where it is there already; gradients do not go along.
+        """
     def transpose(self, axes: typing.Sequence[int] | None = None) -> Tensor:
         """
         Axis i of the result is axis axes[i] of this tensor; reversed by default.
@@ -209,6 +213,7 @@ def cuda_build() -> str:
 
 def cuda_device_count() -> int: ...
 def cuda_device_description(index: int = 0) -> str: ...
+def cuda_properties(index: int) -> dict[str, typing.Any]: ...
 def cuda_why_not() -> str: ...
 def empty_cache(device: str) -> None: ...
 def find_op(name: str) -> Op: ...
@@ -235,7 +240,7 @@ def live_nodes() -> int:
     Nodes alive in the engine, whoever holds them.
     """
 
-def make_parameter(node: typing.Any, value: typing.Any) -> None:
+def make_parameter(node: typing.Any, value: typing.Any, device: str | None = None) -> None:
     """
     Makes `node`, an instance of a subclass whose constructor runs, a parameter.
     """
@@ -308,5 +313,6 @@ def stop_timing() -> list[tuple[str, str, str, int, int]]:
     """
 
 def synchronize(device: str) -> None: ...
+def to_device(tensor: Tensor, device: str) -> Tensor: ...
 
 __version__: str

@@ -42,7 +42,8 @@ class CompNode:
 class Input(_core.Node):
     """A node whose value is assigned: `x.value = batch`, of any shape.
 
-    Floating-point arrays are copied and cast to `edfcore.DT`; integer arrays stay integer. Gradients stop here.
+    Floating-point arrays are copied and cast to `edfcore.DT`; integer arrays stay integer. Gradients stop here. With
+    `device`, values live there and not on the one that `edf.set_device` has named; nodes live where their inputs do.
     """
 
     def __repr__(self) -> str:
@@ -52,11 +53,12 @@ class Input(_core.Node):
 class Parameter(_core.Node):
     """A value that `SGD()` updates, cast to `edfcore.DT`. Appends itself to `edfcore.Parameters`.
 
-    Its shape is fixed. `SGD` may be overridden by a subclass, on one object, or on this class.
+    It lives on `device`, or on the one that `edf.set_device` has named. Its shape is fixed. `SGD` may be overridden by
+    a subclass, on one object, or on this class.
     """
 
-    def __init__(self, value: ArrayLike) -> None:
-        _core.make_parameter(self, value)
+    def __init__(self, value: ArrayLike, *, device: str | None = None) -> None:
+        _core.make_parameter(self, value, device)
         _face.Parameters.append(self)
 
     def SGD(self) -> None:
@@ -74,12 +76,12 @@ class ParameterPackage:
 class AffineParams(ParameterPackage):
     """Weights `w` (nInputs, nOutputs), uniform within the Xavier bound, and biases `b` (nOutputs,) of zero."""
 
-    def __init__(self, nInputs: int, nOutputs: int) -> None:
+    def __init__(self, nInputs: int, nOutputs: int, *, device: str | None = None) -> None:
         import numpy as np
 
         bound = Xavier(nInputs)
-        self.w = Parameter(_generator().uniform(-bound, bound, (nInputs, nOutputs)))
-        self.b = Parameter(np.zeros(nOutputs))
+        self.w = Parameter(_generator().uniform(-bound, bound, (nInputs, nOutputs)), device=device)
+        self.b = Parameter(np.zeros(nOutputs), device=device)
 
 
 def Xavier(nInputs: int) -> float:
