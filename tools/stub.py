@@ -41,6 +41,7 @@ CORRECTIONS = [
     (r"(def apply\(.*\) -> )typing\.Any", r"\1Tensor"),
     (r"(def all_ops\(\) -> )list\b", r"\1list[Op]"),
     (r"(def memory_stats\(.*\) -> )dict\b", r"\1dict[str, int]"),
+    (r"(def plan\(.*\) -> )typing\.Any", r"\1Plan | MixedPlan"),
     (r"(def cuda_properties\(.*\) -> )dict\b", r"\1dict[str, typing.Any]"),
     (r"def to_device\(.*\) -> typing\.Any", "def to_device(tensor: Tensor, device: str) -> Tensor"),
     (r"(def stop_timing\(\) -> )list\b", r"\1list[tuple[str, str, str, int, int]]"),

@@ -100,7 +100,7 @@ PyMethodDef apply_method = {
     "apply(op: Op, inputs: tuple, attrs: typing.Any = None) -> typing.Any\n\n"
     "Runs an op on tensors, or records it when an input is a recorded node."};
 
-void run_backward(const TensorHandle& loss, const py::object& gradient, bool create_graph) {
+void tensor_backward(const TensorHandle& loss, const py::object& gradient, bool create_graph) {
   NodeRef seed;
   if (!gradient.is_none()) {
     seed = tensor_node(gradient, &loss.get(), "backward: the given gradient");
@@ -183,7 +183,7 @@ void construct_tensor(py::handle object, py::handle data, py::handle dtype, py::
 }
 
 void init_eager(py::module_& m) {
-  add_method(tensor_type, "backward", &run_backward, py::arg("gradient") = py::none(), py::kw_only(),
+  add_method(tensor_type, "backward", &tensor_backward, py::arg("gradient") = py::none(), py::kw_only(),
              py::arg("create_graph") = false);
   add_method(tensor_type, "numpy", &to_numpy, "The values as a read-only array; on the CPU without a copy.");
   add_property(tensor_type, "grad", &get_grad, &set_grad);

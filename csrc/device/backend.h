@@ -19,6 +19,17 @@ struct MemoryStats {
   std::int64_t allocations = 0;   // requests served, ever
 };
 
+// Bytes that were copied between a device's memory and the host's, ever; none on the CPU.
+struct Copied {
+  std::int64_t to_device = 0, to_host = 0;
+  friend Copied operator-(Copied a, Copied b) { return {a.to_device - b.to_device, a.to_host - b.to_host}; }
+  Copied& operator+=(Copied other) {
+    to_device += other.to_device;
+    to_host += other.to_host;
+    return *this;
+  }
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -36,6 +47,7 @@ class Backend {
   // `download` returns when `host` is filled.
   virtual void upload(void* to, const void* host, std::size_t bytes) = 0;
   virtual void download(void* host, const void* from, std::size_t bytes) = 0;
+  virtual Copied copied() const { return {}; }
   virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
   virtual void fill(void* to, int byte, std::size_t bytes) = 0;
 

@@ -102,6 +102,7 @@ class CudaBackend final : public Backend {
 
   void upload(void* to, const void* host, std::size_t bytes) override {
     use();
+    uploaded_.fetch_add(static_cast<std::int64_t>(bytes), std::memory_order_relaxed);
     const std::lock_guard lock(stage_mutex_);
     make_stage();
     auto* target = static_cast<char*>(to);
@@ -125,19 +126,12 @@ class CudaBackend final : public Backend {
   }
 
   void download(void* host, const void* from, std::size_t bytes) override {
-    use();
-    if (bytes == 0) return;
-    if (bytes > small_download) {
-      check(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream_), "a download");
-      finish("a download");
-      return;
-    }
-    const std::lock_guard lock(stage_mutex_);
-    make_stage();
-    char* staged = stage_ + 2 * stage_half;
-    check(cudaMemcpyAsync(staged, from, bytes, cudaMemcpyDeviceToHost, stream_), "a download");
-    finish("a download");
-    std::memcpy(host, staged, bytes);
+    downloaded_.fetch_add(static_cast<std::int64_t>(bytes), std::memory_order_relaxed);
+    fetch(host, from, bytes);
+  }
+
+  Copied copied() const override {
+    return {uploaded_.load(std::memory_order_relaxed), downloaded_.load(std::memory_order_relaxed)};
   }
 
   void copy(void* to, const void* from, std::size_t bytes) override {
@@ -233,7 +227,7 @@ class CudaBackend final : public Backend {
   Status take_status() override {
     Status* word = status();
     Status found;
-    download(&found, word, sizeof found);
+    fetch(&found, word, sizeof found);
     if (found.code != Status::ok) fill(word, 0, sizeof found);
     return found;
   }
@@ -276,6 +270,22 @@ class CudaBackend final : public Backend {
          lost ? ". The device is lost to this process." : ".");
   }
 
+  void fetch(void* host, const void* from, std::size_t bytes) {
+    use();
+    if (bytes == 0) return;
+    if (bytes > small_download) {
+      check(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream_), "a download");
+      finish("a download");
+      return;
+    }
+    const std::lock_guard lock(stage_mutex_);
+    make_stage();
+    char* staged = stage_ + 2 * stage_half;
+    check(cudaMemcpyAsync(staged, from, bytes, cudaMemcpyDeviceToHost, stream_), "a download");
+    finish("a download");
+    std::memcpy(host, staged, bytes);
+  }
+
   void make_stage() {
     if (stage_ != nullptr) return;
     for (cudaEvent_t& done : stage_done_)
@@ -310,6 +320,8 @@ class CudaBackend final : public Backend {
   LaunchedOps since_;  // it was last waited for
 
   CudaMemory memory_;
+
+  std::atomic<std::int64_t> uploaded_ = 0, downloaded_ = 0;
 
   std::mutex stage_mutex_;
   char* stage_ = nullptr;  // two halves for uploads, then room for a small download

@@ -328,23 +328,25 @@ def keep(what: _core.Node | str) -> None:
         raise GraphError(f"keep: {what!r} is neither a node nor 'all' nor 'looked'.")
 
 
-def plan(loss: Any = None) -> _core.Plan:
+def plan(loss: Any = None) -> _core.Plan | _core.MixedPlan:
     """What one training step of the current graph runs: Forward, Backward(loss) and SGD, or Forward alone for None.
 
     `print(edf.plan(loss))` shows the steps, which of them go over their elements together, and where values lie in
-    memory. Inputs need a value, of the shape of a minibatch. Raises what Forward raises, and GraphError for nodes
-    written in Python.
+    memory. Inputs need a value, of the shape of a minibatch. Of a graph with nodes in NumPy it shows the segments
+    between them, by their plans once they have any, and the copies that each node has cost in the last step, where the
+    graph is on a GPU. Raises what Forward raises.
     """
     return _core.plan(_face.CompNodes, _face.Parameters, loss)
 
 
 def replay(
-    loss: Any, feeds: dict[Input, ArrayLike], *, order: ArrayLike | None = None, batch_size: int = 64,
+    loss: Any, feeds: dict[Input, ArrayLike | _core.Tensor], *, order: ArrayLike | None = None, batch_size: int = 64,
     update: Callable[..., None] = SGD, **numbers: float,
 ) -> NDArray[Any]:  # fmt: skip
     """Run Forward, Backward(loss) and an update for every minibatch of an epoch, without coming back to Python.
 
-    `feeds` holds all examples of each input, along the first axis; `order` (n,), integers, says which to take and in
+    `feeds` holds all examples of each input, along the first axis: arrays, or tensors, which are read where they lie if
+    the input is there too; `order` (n,), integers, says which to take and in
     which order, all of them as they stand by default; the last minibatch may be smaller. `update` is `SGD`, `Momentum`
     or `Adam`, and `numbers` are its arguments, by name. Results are those of the loop
 
