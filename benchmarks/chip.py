@@ -57,8 +57,8 @@ def limits(run: Run) -> dict[str, Any]:
 
 
 def peers(run: Run) -> dict[str, Any]:
-    """What torch, JAX, CuPy and Triton reach, most important rows first, in two thirds of the time that is left."""
-    seconds, path = run.budget.share(0.66), run.scratch / "peers.json"
+    """What torch, JAX, CuPy and Triton reach, most important rows first, in half of the time that is left."""
+    seconds, path = run.budget.share(0.5), run.scratch / "peers.json"
     program = ROOT / "benchmarks" / "peers.py"
     return run.figures(
         [sys.executable, program, "--seconds", f"{seconds - 20:.0f}", "--out", path], path, seconds

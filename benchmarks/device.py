@@ -1,7 +1,8 @@
 """Evidence from a GPU, in one command: `python benchmarks/device.py [--out DIR] [--minutes N]`.
 
-Builds the engine for the GPU that is here, runs the test suite on it, times every kernel beside torch and NumPy, and
-runs compute-sanitizer, within the minutes given. Everything found goes into one JSON file, which is written anew after
+Builds the engine for the GPU that is here, measures what the chip gives, runs the test suite on it, times the rows that
+have a goal beside what other frameworks reach, runs compute-sanitizer, and times every kernel, in the minutes given. At
+the end it says which goals were met. Everything found goes into one JSON file, which is written anew after
 every section, so that a run that is cut short leaves what it has. Needs nvcc, CMake 3.26, and Python with numpy and
 pybind11; pytest, compute-sanitizer and torch are used where they are. `--sim --quick` tries the script itself out
 against the simulated device: its figures mean nothing.
@@ -22,6 +23,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import chip
+import goals
 from chip import architecture
 from evidence import ROOT, OutOfTimeError, Run, ask, ask_gpu
 
@@ -31,6 +33,7 @@ NOT_ABOUT_A_DEVICE = (
     "test_simulator.py",
     "test_cpp.py",
     "test_device_script.py",
+    "test_goals.py",
     "test_architecture.py",
 )
 SANITIZED_TESTS = ["tests/test_ops.py", "-k", "cuda and test_value and f32 and not large"]
@@ -82,6 +85,7 @@ def build(run: Run) -> dict[str, Any]:
     ]
     if run.options.sim:
         configure += ["-DEDFCORE_CUDA=SIM", "-DEDFCORE_MULTI_ISA=OFF"]
+        configure += ["-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG"]  # compiles faster, and figures mean nothing
     else:
         capability = run.document["environment"]["gpu"].get("compute_cap", "")
         if not capability:
@@ -182,6 +186,14 @@ def timings(run: Run) -> dict[str, Any]:
     return result
 
 
+def ours(run: Run) -> dict[str, Any]:
+    """The rows that have a goal, by another process that adds to a file as it goes."""
+    seconds, path = run.budget.share(0.4), run.scratch / "ours.json"
+    program = ROOT / "benchmarks" / "ours.py"
+    words = [sys.executable, program, "--seconds", f"{max(1.0, seconds - 10):.0f}", "--out", path]
+    return run.figures(words + ["--quick"] * run.options.quick, path, seconds, package=True)
+
+
 def sanitizer(run: Run) -> dict[str, Any]:
     """compute-sanitizer's memcheck and racecheck over a part of the suite."""
     tool = shutil.which("compute-sanitizer")
@@ -263,14 +275,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 # In the order of what a run that is cut short should have.
 SECTIONS = {
-    "tests": tests,
-    "timings": timings,
-    "sanitizer": sanitizer,
     "limits": chip.limits,
+    "tests": tests,
+    "ours": ours,
+    "peers": chip.peers,
+    "sanitizer": sanitizer,
+    "timings": timings,
     "hopper": chip.hopper,
     "simt": chip.simt,
     "rows": chip.rows,
-    "peers": chip.peers,
 }
 ON_A_GPU = ("limits", "hopper", "simt", "rows", "peers")
 
@@ -292,6 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     run.options.sim and name in ON_A_GPU
                 ):
                     run.section(name, work)
+            run.document["goals"] = goals.judge(run.document)
         else:
             print(run.document["build"].get("log") or run.document["build"], file=sys.stderr)
         run.document["complete"] = {"environment", "build", *SECTIONS} == set(
@@ -301,6 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped", file=sys.stderr)
     finally:
         run.write()
+    print("\n".join(goals.lines(run.document.get("goals", []))))
     print(f"{run.path}: {json.dumps(run.document['sections'])}")
     return 0 if succeeded(run.document) else 1
 

@@ -23,6 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import peers_layers
 import peers_rows
 import peers_steps
 from peers_timing import METHOD, Made, Peer, Setting, clock_for, load, measure
@@ -31,11 +32,13 @@ FAMILIES = (
     peers_steps.steps,
     peers_steps.epochs,
     peers_rows.products,
+    peers_layers.layers,
     peers_rows.split_products,
     peers_rows.softmaxes,
     peers_rows.losses,
     peers_rows.chains,
     peers_rows.optimisers,
+    peers_layers.memory,
     peers_steps.slow_to_compile,
 )
 PACKAGES = ("torch", "triton", "jax", "jaxlib", "cupy-cuda13x", "numpy", "nvidia-cublas")
@@ -71,7 +74,7 @@ def timed(peer: Peer, setting: Setting, seconds: float) -> dict[str, Any]:
     figures = measure(made, clock_for(peer, setting), seconds)
     row: dict[str, Any] = {
         "name": peer.name, "shape": peer.shape, "who": peer.who, **figures, "prepare_s": round(prepared, 2),
-        **{key: float(f"{value:.3g}") for key, value in made.errors.items()},
+        **{key: float(f"{value:.6g}") for key, value in made.errors.items()},
     }  # fmt: skip
     if peer.flops:
         row["flops"], row["gflop_per_s"] = peer.flops, round(peer.flops / figures["us"] * 1e-3, 1)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import peers_sizes
 from peers_timing import Made, Peer, Setting, capture, errors, load, rotating
 
 SAMPLED = 16
@@ -82,19 +83,14 @@ def triton_product(setting: Setting, n: int, precision: str) -> Made:
 
 def products(setting: Setting) -> Iterator[Peer]:
     """Square ones and those of small networks."""
-    full: list[tuple[tuple[int, int, int], str]] = [
-        ((4096,) * 3, "nn"), ((64, 784, 256), "nn"), ((256, 784, 1024), "nn"), ((8192, 784, 1024), "nn"),
-        ((784, 8192, 1024), "tn"), ((8192,) * 3, "nn"), ((1024,) * 3, "nn"), ((2048,) * 3, "nn"),
-        ((4096,) * 3, "nt"), ((4096,) * 3, "tn"), ((4096,) * 3, "tt"),
-    ]  # fmt: skip
-    for sizes, layout in [((8, 12, 10), "nt"), ((64,) * 3, "tn")] if setting.quick else full:
+    for sizes, layout in peers_sizes.products(setting):
         i, k, j = sizes
-        row = partial(Peer, f"matmul {layout}", f"({i}, {k}) ({k}, {j})", flops=2 * i * k * j)
+        row = partial(Peer, f"matmul {layout}", peers_sizes.product_shape(sizes), flops=2 * i * k * j)
         made = partial(torch_product, setting, sizes, layout)
         yield row("torch", partial(made, "float32"))
-        yield row("torch, tf32", partial(made, "float32"), tf32=True)
-        yield row("torch, bfloat16", partial(made, "bfloat16"))
-        if layout in ("nn", "tn"):
+        if layout == "nn" or sizes[0] != sizes[1]:
+            yield row("torch, tf32", partial(made, "float32"), tf32=True)
+            yield row("torch, bfloat16", partial(made, "bfloat16"))
             yield row("cupy", partial(cupy_product, setting, sizes, layout))
 
 
@@ -146,8 +142,7 @@ def softmaxes(setting: Setting) -> Iterator[Peer]:
     """Forward; and backward from the result."""
     F, aten = load("torch").nn.functional, load("torch").ops.aten
     dtype = load("torch").float32
-    full = [(32768, 1024), (32768, 256), (16384, 4096), (8192, 16384), (4096, 65536)]
-    for shape in [(6, 20)] if setting.quick else full:
+    for shape in peers_sizes.rows(setting):
         size = 4 * shape[0] * shape[1]
         for name, forward, backward in (
             ("softmax", F.softmax, aten._softmax_backward_data),
@@ -168,7 +163,7 @@ def losses(setting: Setting) -> Iterator[Peer]:
         loss = entropy(x, y)
         return loss.detach(), torch.autograd.grad(loss, x)[0]
 
-    for n, c in [(6, 20)] if setting.quick else [(65536, 10), (16384, 4096), (8192, 32768)]:
+    for n, c in peers_sizes.losses(setting):
         row = partial(Peer, "cross_entropy value and gradient", f"({n}, {c})", bytes=8 * n * c + 8 * n)
         shapes = ((n, c), (-c, n))
         yield row("torch", partial(moving, setting, eager, shapes, False))
@@ -178,7 +173,7 @@ def losses(setting: Setting) -> Iterator[Peer]:
 def chains(setting: Setting) -> Iterator[Peer]:
     """Elementwise functions, and sums."""
     torch = load("torch")
-    n = setting.size(1 << 28, 1 << 10)
+    n = setting.size(peers_sizes.ELEMENTS, 1 << 10)
 
     def chain(x: Any) -> Any:
         return torch.square(torch.relu(x * 1.5 + 0.5))
@@ -189,7 +184,7 @@ def chains(setting: Setting) -> Iterator[Peer]:
         ("multiply, add, relu, square", chain),
     ):
         yield from both(setting, name, function, (n,), moved=8 * n)
-    side = setting.size(16384, 32)
+    side = setting.size(peers_sizes.SIDE, 32)
     for name, dim in (("sum", (0, 1)), ("sum of each row", 1), ("sum of each column", 0)):
         function = partial(torch.sum, dim=dim)
         yield from both(setting, name, function, (side, side), moved=4 * side * side)
@@ -206,10 +201,11 @@ def optimiser(setting: Setting, count: int, size: int, name: str, extra: dict[st
 
 def optimisers(setting: Setting) -> Iterator[Peer]:
     """Over one large tensor, and over many."""
-    kinds: list[tuple[str, str, dict[str, float], int]] = [
-        ("SGD", "SGD", {}, 12), ("momentum", "SGD", {"momentum": 0.9}, 20), ("Adam", "Adam", {}, 28),
+    kinds: list[tuple[str, str, dict[str, float]]] = [
+        ("SGD", "SGD", {}), ("momentum", "SGD", {"momentum": 0.9}), ("Adam", "Adam", {}),
     ]  # fmt: skip
-    for count, size in ((1, setting.size(10**8, 100)), (setting.size(1000, 10), setting.size(10_000, 100))):
-        for name, optimiser_name, extra, moved in kinds:
+    for count, size in peers_sizes.optimised(setting):
+        for name, optimiser_name, extra in kinds:
             make = partial(optimiser, setting, count, size, optimiser_name, extra)
-            yield Peer(name, f"{count} of ({size},)", "torch, fused", make, bytes=moved * count * size)
+            moved = peers_sizes.OPTIMISERS[name] * count * size
+            yield Peer(name, peers_sizes.optimised_shape(count, size), "torch, fused", make, bytes=moved)

@@ -7,11 +7,11 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from peers_sizes import EPOCH, RATE, epoch_of, network_shape, networks
 from peers_timing import Call, Made, Peer, Setting, capture, load
 
-RATE = 0.01
 SCANNED = 64
-EPOCH, CHUNK = 60_000, 24
+CHUNK = 24
 
 
 class Problem:
@@ -233,20 +233,10 @@ def jax_epoch(setting: Setting, sizes: Sequence[int], batch: int, unroll: int) -
 # Lists of rows.
 
 
-def cases(setting: Setting) -> list[tuple[tuple[int, ...], int]]:
-    """Networks and sizes of the minibatch, most important first."""
-    if setting.quick:
-        return [((12, 8, 5), 6), ((12, 8, 9, 5), 20)]
-    small = (784, 256, 10)
-    return [(small, 64), (small, 32), (small, 256), ((784, 1024, 1024, 10), 8192)]
-
-
 def steps(setting: Setting) -> Iterator[Peer]:
     """Steps on a minibatch that is in place."""
-    for sizes, batch in cases(setting):
-        row = partial(
-            Peer, "training step", f"{'-'.join(map(str, sizes))} batch {batch}", flops=flops(sizes, batch)
-        )
+    for sizes, batch in networks(setting):
+        row = partial(Peer, "training step", network_shape(sizes, batch), flops=flops(sizes, batch))
         made = partial(torch_step, setting, sizes, batch)
         yield row("torch eager", partial(made, "eager"))
         yield row("torch CUDA graph", partial(made, "graph"))
@@ -264,9 +254,7 @@ def steps(setting: Setting) -> Iterator[Peer]:
 
 def epochs(setting: Setting) -> Iterator[Peer]:
     """Epochs over images that are on the device, in an order that is there too."""
-    sizes, batch = cases(setting)[0]
-    images = setting.size(EPOCH, 200)
-    shape = f"{images} images, {'-'.join(map(str, sizes))} batch {batch}"
+    shape, sizes, batch, images = epoch_of(setting)
     row = partial(Peer, "epoch", shape, flops=flops(sizes, batch) * (images // batch))
     yield row("jax scan", partial(jax_epoch, setting, sizes, batch, 1))
     yield row("jax scan unrolled 8", partial(jax_epoch, setting, sizes, batch, 8))
@@ -278,8 +266,6 @@ def epochs(setting: Setting) -> Iterator[Peer]:
 
 def slow_to_compile(setting: Setting) -> Iterator[Peer]:
     """Steps for which torch tries many kernels out."""
-    for sizes, batch in (cases(setting)[0], cases(setting)[-1]):
-        row = partial(
-            Peer, "training step", f"{'-'.join(map(str, sizes))} batch {batch}", flops=flops(sizes, batch)
-        )
+    for sizes, batch in (networks(setting)[0], networks(setting)[-1]):
+        row = partial(Peer, "training step", network_shape(sizes, batch), flops=flops(sizes, batch))
         yield row("torch.compile max-autotune", partial(torch_step, setting, sizes, batch, "max-autotune"))

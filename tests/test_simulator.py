@@ -39,7 +39,7 @@ def compile_all(compiler: str, folder: Path, flags: list[str], name: str = "plan
     program = folder / name
     sources = [
         *sorted((CSRC / "device/sim").glob("*.cpp")),
-        CSRC / "device/cuda.cu",
+        *sorted((CSRC / "device").glob("*.cu")),
         *(CSRC / path for path in more),
         ROOT / f"tests/sim/{name}.cu",
     ]

@@ -41,6 +41,9 @@ CORRECTIONS = [
     (r"(def apply\(.*\) -> )typing\.Any", r"\1Tensor"),
     (r"(def all_ops\(\) -> )list\b", r"\1list[Op]"),
     (r"(def memory_stats\(.*\) -> )dict\b", r"\1dict[str, int]"),
+    (r"(def plan\(.*\) -> )typing\.Any", r"\1Plan | MixedPlan"),
+    (r"(def cuda_properties\(.*\) -> )dict\b", r"\1dict[str, typing.Any]"),
+    (r"def to_device\(.*\) -> typing\.Any", "def to_device(tensor: Tensor, device: str) -> Tensor"),
     (r"(def stop_timing\(\) -> )list\b", r"\1list[tuple[str, str, str, int, int]]"),
     (r"(def shape\(self\) -> )tuple\b", r"\1tuple[int, ...]"),
     (r"\bfeeds: dict\b", "feeds: typing.Mapping[typing.Any, typing.Any]"),
@@ -60,7 +63,7 @@ ARRAY = """
     @{0}.setter
     def {0}(self, array: typing.Any) -> None: ..."""
 UNTOLD_MEMBERS = {
-    "Node": "def __init__(self, value: typing.Any = None) -> None: ..."
+    "Node": "def __init__(self, value: typing.Any = None, *, device: str | None = None) -> None: ..."
     + ARRAY.format("grad") + ARRAY.format("value"),
     "Recorded": "inputs: tuple[typing.Any, ...]\n"
     "    def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None: ...",

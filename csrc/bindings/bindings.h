@@ -142,9 +142,11 @@ void init_values();
 const Op& as_op(py::handle object);
 Handle* as_handle(py::handle object);  // null when it is not one; throws when its constructor has not run
 Device& current_device();
+Device as_device(py::handle name);          // None is the current one; throws when it is not there
 py::handle face_attribute(PyObject* name);  // of the module edfcore; null where there is none
 DType graph_dtype();                        // edfcore.DT
-void construct_assigned(py::handle object, Role role, py::handle value);  // None: no value yet
+// A value of None: it has none yet.
+void construct_assigned(py::handle object, Role role, py::handle value, py::handle device);
 void init_handles(py::module_& m);
 
 // record.cpp
@@ -157,12 +159,12 @@ NodeRef as_number(py::handle object, const Op& op, std::size_t position, Device 
 // True for an object of the user's that stands for a value: it has .value or forward(), and is no array or
 // number.
 bool is_host(py::handle object);
-Edge as_edge(py::handle object, const Op& op, std::size_t position);
+Edge as_edge(py::handle object, const Op& op, std::size_t position, Device device);
 void init_record(py::module_& m);
 
 // hosts.cpp: objects outside the engine, behind leaves of Role::host
 py::object value_or_none(py::handle object);
-NodeRef make_host_leaf(py::handle object);
+NodeRef make_host_leaf(py::handle object, Device device);
 void pull_value(Node& leaf, const Node& consumer);  // from object.value, before a consumer runs
 void push_grad(Node& leaf, const Node& consumer,
                py::handle parameters);  // to object.addgrad or object.grad, after a consumer's backward step

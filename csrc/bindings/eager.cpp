@@ -19,7 +19,7 @@ void need_floating(const Node& node) {
 }
 
 NodeRef made_of(py::handle data, py::handle dtype, py::handle device, bool requires_grad) {
-  const Device where = device.is_none() ? current_device() : parse_device(py::cast<std::string>(device));
+  const Device where = as_device(device);
   py::object source = py::reinterpret_borrow<py::object>(data);
   std::optional<DType> floating;
   if (!dtype.is_none()) {
@@ -136,7 +136,7 @@ PyMethodDef apply_method = {
     "apply(op: Op, inputs: tuple, attrs: typing.Any = None) -> typing.Any\n\n"
     "Runs an op on tensors, or records it when an input is a recorded node."};
 
-void run_backward(const TensorHandle& loss, const py::object& gradient, bool create_graph) {
+void tensor_backward(const TensorHandle& loss, const py::object& gradient, bool create_graph) {
   NodeRef seed;
   if (!gradient.is_none()) {
     seed = tensor_node(gradient, &loss.get(), [] { return std::string("backward: the given gradient"); });
@@ -201,6 +201,31 @@ py::object set_autocast(const py::object& dtype) {
   return before;
 }
 
+py::object to_device(const py::object& object, const py::object& name) {
+  if (!PyObject_TypeCheck(object.ptr(), tensor_type)) throw py::type_error("to_device(tensor, device)");
+  const Node& node = as_handle(object)->get();
+  const Tensor& from = node.output.value.tensor;
+  const Device device = as_device(name);
+  if (from.device() == device) return object;
+  if (node.requires_grad && grad_enabled)
+    fail(ErrorKind::graph,
+         "Tensor.to: gradients stay on their device, and this tensor requires one: use "
+         "detach().to(\"",
+         device_name(device), "\").");
+  Tensor copy;
+  {
+    const py::gil_scoped_release release;
+    if (from.device().type != DeviceType::cpu) {
+      check_status(from.device());
+      backend(from.device()).synchronize();
+    }
+    copy = copy_to(from, device);
+  }
+  NodeRef made = make_leaf(Role::input, std::move(copy));
+  made->attrs.dtype = node.attrs.dtype;
+  return make_tensor(std::move(made));
+}
+
 }  // namespace
 
 py::object& recorder() {
@@ -214,7 +239,7 @@ void construct_tensor(py::handle object, py::handle data, py::handle dtype, py::
 }
 
 void init_eager(py::module_& m) {
-  add_method(tensor_type, "backward", &run_backward, py::arg("gradient") = py::none(), py::kw_only(),
+  add_method(tensor_type, "backward", &tensor_backward, py::arg("gradient") = py::none(), py::kw_only(),
              py::arg("create_graph") = false);
   add_method(tensor_type, "numpy", &to_numpy, "The values as a read-only array; on the CPU without a copy. Those of bfloat16 have the dtype of the "
              "package ml_dtypes where it is installed; otherwise the array is a float32 copy of the same values.");
@@ -230,6 +255,7 @@ void init_eager(py::module_& m) {
     return make_tensor(make_leaf(Role::constant, t.get().value().tensor));
   });
   add_function(m, apply_method);
+  m.def("to_device", &to_device, py::arg("tensor"), py::arg("device"));
   m.def("set_recorder", [](py::object function) { recorder() = std::move(function); }, py::arg("function"));
   m.def("set_autocast", &set_autocast, py::arg("dtype"),
         "The half type that products are computed in on this thread, or None. Returns what was set before.");

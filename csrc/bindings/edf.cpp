@@ -3,6 +3,7 @@
 #include <map>
 
 #include "bindings/bindings.h"
+#include "bindings/walk.h"
 #include "core/error.h"
 #include "graph/grad.h"
 #include "graph/run.h"
@@ -38,12 +39,6 @@ py::dict own_attributes(py::handle object) {
   return py::reinterpret_steal<py::dict>(dict);
 }
 
-bool has_host_input(const Node& node) {
-  for (const Edge& edge : node.inputs)
-    if (edge.node->role == Role::host) return true;
-  return false;
-}
-
 py::object method(py::handle item, const py::object& name, std::size_t position, const char* list) {
   PyObject* bound = PyObject_GetAttr(item.ptr(), name.ptr());
   if (!bound) {
@@ -65,34 +60,6 @@ void flush(Nodes& segment, const Run& run) {
   const Turn turn;
   run(nodes);
 }
-
-// What a list holds before anybody walks over it.
-struct Items {
-  std::vector<Node*> nodes;          // ours
-  std::vector<std::int32_t> begins;  // those before which Python has its turn, and the first
-  bool all_ours = true;              // Python has no say in any of them
-  bool plain = true;                 // what is not ours has no node of ours behind it
-
-  explicit Items(const py::list& items) {
-    nodes.reserve(items.size());
-    bool begin = true;
-    for (py::handle item : items) {
-      Node* const node = own_node(item);
-      if (!node) {
-        plain &= !PyObject_TypeCheck(item.ptr(), node_type);
-        all_ours = false;
-        begin = true;
-        continue;
-      }
-      const bool reads_host = has_host_input(*node);
-      all_ours &= !reads_host;
-      if (begin || reads_host) begins.push_back(static_cast<std::int32_t>(nodes.size()));
-      nodes.push_back(node);
-      begin = false;
-    }
-    if (!plain) nodes.clear();
-  }
-};
 
 // Walks over a list that Python has a say in: begins, walks, and ends whatever happens.
 template <class Begin, class Walk>
@@ -131,6 +98,7 @@ void walk_forward(const py::object& comp_nodes) {
     const Turn turn;
     return session().forward(known.nodes);
   }
+  CopyMeter meter(items, known, CopyMeter::forward);
   const auto run = [](const Nodes& nodes) { session().mixed.forward(nodes); };
   const auto walk = [&] {
     Nodes segment;
@@ -138,15 +106,20 @@ void walk_forward(const py::object& comp_nodes) {
       const py::object item = items[i];
       if (Node* node = own_node(item)) {
         if (has_host_input(*node)) flush(segment, run);  // the object may look at what comes before
+        meter.of_segments();
         for (const Edge& edge : node->inputs)
           if (edge.node->role == Role::host) pull_value(*edge.node, *node);
+        meter.of_item(i);
         segment.emplace_back(node);
         continue;
       }
       flush(segment, run);
+      meter.of_segments();
       method(item, names().forward, i, "CompNodes")();
+      meter.of_item(i);
     }
     flush(segment, run);
+    meter.of_segments();
   };
   walk_over([&] { session().mixed.begin_forward(known.nodes, known.begins); }, walk);
 }
@@ -203,6 +176,7 @@ void walk_backward(const py::object& comp_nodes, const py::object& parameters, c
     const Turn turn;
     return session().backward(known.nodes, ours, *own);
   }
+  CopyMeter meter(items, known, CopyMeter::backward);
   const auto run = [](const Nodes& nodes) { session().mixed.backward(nodes); };
   const auto walk = [&] {
     zero_grads(items);
@@ -214,21 +188,30 @@ void walk_backward(const py::object& comp_nodes, const py::object& parameters, c
         segment.emplace_back(node);
         if (!has_host_input(*node)) continue;
         flush(segment, run);
+        meter.of_segments();
         for (const Edge& edge : node->inputs)
           if (edge.node->role == Role::host) push_grad(*edge.node, *node, params);
+        meter.of_item(i);
         continue;
       }
       flush(segment, run);
+      meter.of_segments();
       method(items[i], names().backward, i, "CompNodes")();
+      meter.of_item(i);
     }
     flush(segment, run);
+    meter.of_segments();
   };
   walk_over([&] { session().mixed.begin_backward(known.nodes, known.begins, own); }, walk);
 }
 
 // On a GPU a bad label of a step that has run shows only now: its kernels have left the parameters alone.
-void check_update() {
-  if (current_device().type != DeviceType::cpu && !session().pending()) check_status(current_device());
+void check_update(Device device) {
+  if (device.type != DeviceType::cpu && !session().pending()) check_status(device);
+}
+
+Device device_of(const std::vector<Node*>& nodes) {
+  return nodes.empty() ? current_device() : nodes[0]->device;
 }
 
 void sgd_all(const py::object& parameters, const py::object& given_rate) {
@@ -238,9 +221,10 @@ void sgd_all(const py::object& parameters, const py::object& given_rate) {
   if (all_ours_to_update(items, ours)) {
     const Turn turn;
     session().update(ours, {.rate = learning_rate});
-    return check_update();
+    return check_update(device_of(ours));
   }
   ours.clear();
+  Device device = current_device();
   {
     const Turn turn;
     session().step_aside(true);
@@ -255,14 +239,15 @@ void sgd_all(const py::object& parameters, const py::object& given_rate) {
   for (std::size_t i = 0; i < items.size(); ++i) {
     if (engine_updates(items[i])) {
       ours.push_back(&as_handle(items[i])->get());
+      device = ours.back()->device;
       continue;
     }
     flush_ours();
     method(items[i], names().sgd, i, "Parameters")();
   }
   flush_ours();
-  const DeviceWait wait(current_device());
-  check_update();
+  const DeviceWait wait(device);
+  check_update(device);
 }
 
 void optimise_all(const py::object& parameters, const py::object& given_rate, const std::string& name,
@@ -278,7 +263,7 @@ void optimise_all(const py::object& parameters, const py::object& given_rate, co
   }
   const Turn turn;
   session().update(ours, rule);
-  check_update();
+  check_update(device_of(ours));
 }
 
 void sgd_one(const Handle& handle, const py::object& learning_rate) {

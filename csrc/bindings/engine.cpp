@@ -4,6 +4,7 @@
 #include "bindings/bindings.h"
 #include "core/parallel.h"
 #include "device/backend.h"
+#include "graph/run.h"
 #include "graph/session.h"
 #include "ops/cpu_features.h"
 #include "ops/float32_matmul.h"
@@ -19,6 +20,31 @@ py::dict memory_stats(const std::string& device) {
   result["peak_bytes"] = stats.peak_bytes;
   result["cached_bytes"] = stats.cached_bytes;
   result["allocations"] = stats.allocations;
+  return result;
+}
+
+// As edfcore.cuda.Properties takes them.
+py::dict cuda_properties(int index) {
+  const DeviceProperties p = cuda_device_properties(index);
+  py::dict result;
+  result["name"] = p.name;
+  result["major"] = p.major;
+  result["minor"] = p.minor;
+  result["total_memory"] = p.total_memory;
+  result["multi_processor_count"] = p.multiprocessors;
+  result["clock_rate"] = p.clock_khz;
+  result["memory_clock_rate"] = p.memory_clock_khz;
+  result["memory_bus_width"] = p.memory_bus_bits;
+  result["L2_cache_size"] = p.l2_bytes;
+  result["shared_memory_per_block"] = p.shared_per_block;
+  result["shared_memory_per_block_optin"] = p.shared_per_block_on_request;
+  result["shared_memory_per_multiprocessor"] = p.shared_per_multiprocessor;
+  result["regs_per_multiprocessor"] = p.registers_per_multiprocessor;
+  result["max_threads_per_block"] = p.threads_per_block;
+  result["max_threads_per_multi_processor"] = p.threads_per_multiprocessor;
+  result["warp_size"] = p.warp_size;
+  result["driver_version"] = p.driver;
+  result["runtime_version"] = p.runtime;
   return result;
 }
 
@@ -57,11 +83,15 @@ void init_engine(py::module_& m) {
   m.def("cuda_device_count", &cuda_device_count);
   m.def("cuda_why_not", &cuda_why_not);
   m.def("cuda_device_description", &cuda_device_description, py::arg("index") = 0);
+  m.def("cuda_properties", &cuda_properties, py::arg("index"));
   m.def(
       "synchronize",
       [](const std::string& device) {
+        finish_step();
+        const Device which = parse_device(device);
         py::gil_scoped_release release;
-        backend(parse_device(device)).synchronize();
+        backend(which).synchronize();
+        check_status(which);
       },
       py::arg("device"));
   m.def("memory_stats", &memory_stats, py::arg("device"));

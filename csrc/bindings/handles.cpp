@@ -113,6 +113,13 @@ Device& current_device() {
   return device;
 }
 
+Device as_device(py::handle name) {
+  if (name.is_none()) return current_device();
+  const Device device = parse_device(py::cast<std::string>(py::str(name)));
+  backend(device);
+  return device;
+}
+
 py::handle face_attribute(PyObject* name) {
   static PyObject* const face_name = PyUnicode_InternFromString("edfcore");
   PyObject* face = PyDict_GetItemWithError(PyImport_GetModuleDict(), face_name);  // borrowed
@@ -137,11 +144,11 @@ DType graph_dtype() {
   return last_dtype;
 }
 
-void construct_assigned(py::handle object, Role role, py::handle value) {
+void construct_assigned(py::handle object, Role role, py::handle value, py::handle device) {
   const bool parameter = role == Role::parameter;
   NodeRef node = make_leaf(role, {});
   node->attrs.dtype = graph_dtype();
-  node->device = current_device();
+  node->device = as_device(device);
   node->requires_grad = parameter;
   node->recorded = true;
   capture_site(*node);
@@ -150,9 +157,9 @@ void construct_assigned(py::handle object, Role role, py::handle value) {
   adopt(object, std::move(node));
 }
 
-static void make_parameter(py::handle object, py::handle value) {
+static void make_parameter(py::handle object, py::handle value, py::handle device) {
   if (!PyObject_TypeCheck(object.ptr(), node_type)) throw py::type_error("make_parameter: node is no Node");
-  construct_assigned(object, Role::parameter, value);
+  construct_assigned(object, Role::parameter, value, device);
 }
 
 void init_handles(py::module_& m) {
@@ -198,7 +205,7 @@ void init_handles(py::module_& m) {
       [](const Handle& h) { return h.get().site.code ? site_hooks().describe(h.get().site) : std::string(); },
       nullptr);
 
-  m.def("make_parameter", &make_parameter, py::arg("node"), py::arg("value"),
+  m.def("make_parameter", &make_parameter, py::arg("node"), py::arg("value"), py::arg("device") = py::none(),
         "Makes `node`, an instance of a subclass whose constructor runs, a parameter.");
   m.def(
       "find_op",

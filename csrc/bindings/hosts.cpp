@@ -44,7 +44,7 @@ py::object value_or_none(py::handle object) {
   return py::none();
 }
 
-NodeRef make_host_leaf(py::handle object) {
+NodeRef make_host_leaf(py::handle object, Device device) {
   PyObject* weak = PyWeakref_NewRef(object.ptr(), nullptr);
   if (!weak) {
     PyErr_Clear();
@@ -55,7 +55,7 @@ NodeRef make_host_leaf(py::handle object) {
   leaf->host = weak;
   leaf->requires_grad = true;
   leaf->attrs.dtype = graph_dtype();
-  leaf->device = current_device();
+  leaf->device = device;
   return leaf;
 }
 

@@ -60,10 +60,11 @@ int constructed(const Body& body) {
 }
 
 int init_node(PyObject* self, PyObject* args, PyObject* kwargs) {
-  static const char* const names[] = {"value", nullptr};
-  PyObject* value = Py_None;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Input", const_cast<char**>(names), &value)) return -1;
-  return constructed([&] { construct_assigned(self, Role::input, value); });
+  static const char* const names[] = {"value", "device", nullptr};
+  PyObject *value = Py_None, *device = Py_None;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$O:Input", const_cast<char**>(names), &value, &device))
+    return -1;
+  return constructed([&] { construct_assigned(self, Role::input, value, device); });
 }
 
 int init_tensor(PyObject* self, PyObject* args, PyObject* kwargs) {
@@ -158,7 +159,8 @@ py::object make_tensor(NodeRef node) {
 
 void init_objects(py::module_& m) {
   node_type = make_type(
-      m, "edfcore._core.Node", "Node(value=None)\n--\n\nA node of a recorded graph.", sizeof(NodeObject), 0,
+      m, "edfcore._core.Node", "Node(value=None, *, device=None)\n--\n\nA node of a recorded graph.",
+      sizeof(NodeObject), 0,
       {slot(Py_tp_dealloc, free_node), slot(Py_tp_init, init_node), {Py_tp_members, node_members}}, nullptr);
   recorded_type = make_type(m, "edfcore._core.Recorded", "A node that is computed from others, its `inputs`.",
                             sizeof(RecordedObject), Py_TPFLAGS_HAVE_GC,

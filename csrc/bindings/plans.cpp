@@ -1,6 +1,7 @@
 // Plans of EDF programs: looking at one, and running an epoch of minibatches without coming back to Python.
 
 #include "bindings/bindings.h"
+#include "bindings/walk.h"
 #include "core/error.h"
 #include "device/memory.h"
 #include "graph/plan.h"
@@ -43,14 +44,20 @@ Program program_of(const py::object& comp_nodes, const py::object& parameters, c
   return program;
 }
 
-Plan plan_of(const py::object& comp_nodes, const py::object& parameters, const py::object& loss) {
+py::object plan_of(const py::object& comp_nodes, const py::object& parameters, const py::object& loss) {
+  const py::list items = list_of(comp_nodes);
+  if (!Items(items).all_ours) return py::cast(describe_mixed(items));
   const Program program = program_of(comp_nodes, parameters, loss, "plan");
-  const Turn turn;
-  session().finish();
-  Traced traced = trace_program(program, true);
-  for (std::size_t i = 0; i < program.nodes.size(); ++i)  // without a loss, everything is looked at
-    if (!program.loss || program.nodes[i] == program.loss) traced.trace.keep(traced.values[i]);
-  return compile(std::move(traced.trace));
+  std::optional<Plan> plan;
+  {
+    const Turn turn;
+    session().finish();
+    Traced traced = trace_program(program, true);
+    for (std::size_t i = 0; i < program.nodes.size(); ++i)  // without a loss, everything is looked at
+      if (!program.loss || program.nodes[i] == program.loss) traced.trace.keep(traced.values[i]);
+    plan = compile(std::move(traced.trace));
+  }
+  return py::cast(std::move(*plan));
 }
 
 // Where examples would be copied whole, to a device or into another dtype, and `order` names few of them:
@@ -84,6 +91,14 @@ bool take_few(py::dict& given, const py::object& order) {
   return true;
 }
 
+// A tensor that an input could hold as it is, and that is where the input is; null for anything else.
+Tensor resident(py::handle value, const Node& input) {
+  if (!PyObject_TypeCheck(value.ptr(), tensor_type)) return {};
+  const Tensor& tensor = as_handle(value)->get().output.value.tensor;
+  const bool fits = !is_floating(tensor.spec.dtype) || tensor.spec.dtype == input.attrs.dtype;
+  return fits && tensor.device() == input.device ? tensor : Tensor{};
+}
+
 std::vector<Feed> feeds_of(const py::dict& given, std::int64_t& count) {
   std::vector<Feed> feeds;
   for (const auto& [key, value] : given) {
@@ -93,7 +108,8 @@ std::vector<Feed> feeds_of(const py::dict& given, std::int64_t& count) {
            std::string(py::str(py::repr(key))), " is no Input.");
     Node& input = handle->get();
     const std::string what = text("replay: the examples for feeds[", feeds.size(), "]");
-    Tensor examples = to_tensor(value, input.attrs.dtype, input.device, what, true);
+    Tensor examples = resident(value, input);
+    if (!examples) examples = to_tensor(value, input.attrs.dtype, input.device, what, true);
     if (examples.spec.shape.rank() == 0)
       fail(ErrorKind::shape, what, " have shape (): the first axis must be that of the examples.");
     if (!feeds.empty() && examples.spec.shape[0] != count)
@@ -165,6 +181,15 @@ void init_plans(py::module_& m) {
       .def_readonly("separate_bytes", &Plan::separate_bytes)
       .def_property_readonly("flops", &Plan::flops)
       .def_property_readonly("bytes_moved", &Plan::bytes_moved);
+  py::class_<MixedPlan>(m, "MixedPlan", "How a graph with nodes in NumPy runs. Made by `edfcore.plan`.")
+      .def(
+          "describe", [](const MixedPlan& p) { return p.text; },
+          "A table of segments and host_calls, with the copies that they have cost in the last step.")
+      .def("__str__", [](const MixedPlan& p) { return p.text; })
+      .def_readonly("segments", &MixedPlan::segments)
+      .def_readonly("host_calls", &MixedPlan::host_calls)
+      .def_property_readonly("bytes_to_host", [](const MixedPlan& p) { return p.copied.to_host; })
+      .def_property_readonly("bytes_to_device", [](const MixedPlan& p) { return p.copied.to_device; });
   m.def(
       "set_watch_nan",
       [](bool on) {

@@ -26,6 +26,13 @@ PyMethodDef record_method = {
     "record(node: Node, op: Op, inputs: tuple, attrs: typing.Any = None) -> None\n\n"
     "Makes `node`, an instance of a subclass whose constructor runs, the node of an op."};
 
+// Where the first of the inputs is that is a node.
+Device device_for(py::handle inputs) {
+  for (py::ssize_t i = 0; i < PyTuple_GET_SIZE(inputs.ptr()); ++i)
+    if (Handle* handle = as_handle(PyTuple_GET_ITEM(inputs.ptr(), i))) return handle->get().device;
+  return current_device();
+}
+
 }  // namespace
 
 // What autocast makes of the inputs of a node that is recorded, whose dtypes are not known yet: nodes that
@@ -64,12 +71,13 @@ void record(py::handle object, const Op& op, py::handle given_inputs, py::handle
   const auto n = static_cast<std::size_t>(PyTuple_GET_SIZE(inputs.ptr()));
   Edges edges;
   edges.reserve(n);
+  const Device device = device_for(inputs);
   for (std::size_t i = 0; i < n; ++i)
-    edges.push_back(as_edge(PyTuple_GET_ITEM(inputs.ptr(), static_cast<py::ssize_t>(i)), op, i));
+    edges.push_back(as_edge(PyTuple_GET_ITEM(inputs.ptr(), static_cast<py::ssize_t>(i)), op, i, device));
   NodeRef node = make_node(op, std::move(edges), attrs);
   node->recorded = true;
   node->requires_grad = true;
-  node->device = current_device();
+  node->device = device;
   capture_site(*node);
   adopt(object, std::move(node));
   keep_inputs(object, given_inputs);
@@ -136,24 +144,24 @@ bool is_host(py::handle object) {
          (py::hasattr(object, "value") || py::hasattr(object, "forward"));
 }
 
-Edge as_edge(py::handle object, const Op& op, std::size_t position) {
+Edge as_edge(py::handle object, const Op& op, std::size_t position, Device device) {
   if (Handle* handle = as_handle(object)) {
     // A subclass with an addgrad of its own (to clip, to freeze) is to receive its gradient through it.
-    if (!traits_of(Py_TYPE(object.ptr())).receives) return {make_host_leaf(object), 0};
+    if (!traits_of(Py_TYPE(object.ptr())).receives) return {make_host_leaf(object, device), 0};
     return {NodeRef(&handle->get()), 0};
   }
-  if (NodeRef number = as_number(object, op, position, current_device())) return {std::move(number), 0};
+  if (NodeRef number = as_number(object, op, position, device)) return {std::move(number), 0};
   const std::string what = text("[", op.name, "] input ", position);
   const bool numbers =
       PyNumber_Check(object.ptr()) || PySequence_Check(object.ptr()) || py::hasattr(object, "__array__");
   if (!numbers && !object.is_none() && !PyCallable_Check(object.ptr()) && !PyAnySet_Check(object.ptr()))
-    return {make_host_leaf(object), 0};  // its .value may be set later
-  if (is_host(object)) return {make_host_leaf(object), 0};
+    return {make_host_leaf(object, device), 0};  // its .value may be set later
+  if (is_host(object)) return {make_host_leaf(object, device), 0};
   if (object.is_none() || py::isinstance<py::str>(object) || py::isinstance<py::bytes>(object) ||
       py::isinstance<py::dict>(object) || !numbers)
     fail(ErrorKind::graph, what, " is a ", Py_TYPE(object.ptr())->tp_name,
          ": it must be a node, an array, a number, or an object with a .value.");
-  Tensor constant = to_tensor(object, graph_dtype(), current_device(), what, false);
+  Tensor constant = to_tensor(object, graph_dtype(), device, what, false);
   return {make_leaf(Role::constant, std::move(constant)), 0};
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "core/device.h"
@@ -16,6 +17,17 @@ struct MemoryStats {
   std::int64_t peak_bytes = 0;    // the most ever handed out
   std::int64_t cached_bytes = 0;  // kept by the allocator for reuse
   std::int64_t allocations = 0;   // requests served, ever
+};
+
+// Bytes that were copied between a device's memory and the host's, ever; none on the CPU.
+struct Copied {
+  std::int64_t to_device = 0, to_host = 0;
+  friend Copied operator-(Copied a, Copied b) { return {a.to_device - b.to_device, a.to_host - b.to_host}; }
+  Copied& operator+=(Copied other) {
+    to_device += other.to_device;
+    to_host += other.to_host;
+    return *this;
+  }
 };
 
 class Backend {
@@ -35,6 +47,7 @@ class Backend {
   // `download` returns when `host` is filled.
   virtual void upload(void* to, const void* host, std::size_t bytes) = 0;
   virtual void download(void* host, const void* from, std::size_t bytes) = 0;
+  virtual Copied copied() const { return {}; }
   virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
   virtual void fill(void* to, int byte, std::size_t bytes) = 0;
 
@@ -45,6 +58,11 @@ class Backend {
   virtual void wait(std::uint64_t mark) = 0;
   virtual void synchronize() = 0;  // throws a device error when earlier work failed
   virtual void* stream() = 0;      // what Launch::stream is to be
+
+  // To be called after a launch, or after a run of several at once, with the ops' names, which must live as
+  // long as the program. Throws a device error that names them when the device has failed; one that runs them
+  // later than this returns tells so at a call that waits.
+  virtual void launched([[maybe_unused]] std::span<const char* const> ops) {}
 
   // The launches of issue(context), written down instead of run, or null where the device does no such thing;
   // what was written down is run as often as it is repeated. A run depends on the memory that it reads alone.
@@ -63,6 +81,22 @@ class Backend {
 // The backend of a device; throws a device error that says why it is not there. Built at first use.
 Backend& backend(Device device);
 
+inline constexpr int max_cuda_devices = 16;
+
+// What a GPU says of itself; 0 where it has no answer.
+struct DeviceProperties {
+  std::string name;
+  int major = 0, minor = 0;  // compute capability
+  std::int64_t total_memory = 0;
+  std::int64_t multiprocessors = 0;
+  std::int64_t clock_khz = 0, memory_clock_khz = 0, memory_bus_bits = 0;
+  std::int64_t l2_bytes = 0;
+  std::int64_t shared_per_block = 0, shared_per_block_on_request = 0, shared_per_multiprocessor = 0;
+  std::int64_t registers_per_multiprocessor = 0;
+  std::int64_t threads_per_block = 0, threads_per_multiprocessor = 0, warp_size = 0;
+  std::string driver, runtime;  // versions of CUDA, "13.0"
+};
+
 // CUDA as this process sees it. Neither throws nor creates a context; `cuda_why_not` is empty when there is a
 // device.
 int cuda_device_count();
@@ -71,6 +105,8 @@ std::string cuda_why_not();
 const char* cuda_build();
 // "NVIDIA H200, compute capability 9.0, ..." for people; throws a device error without one.
 std::string cuda_device_description(int index);
+DeviceProperties cuda_device_properties(int index);  // the same
+void require_cuda_device(int index);                 // the same: throws, or does nothing
 
 // Defined by cuda.cu or by no_cuda.cpp.
 Backend& cuda_backend(int index);

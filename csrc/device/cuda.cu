@@ -8,6 +8,7 @@
 #include <cstring>
 #include <deque>
 #include <mutex>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,11 +18,11 @@
 #include "device/cuda_graph.h"
 #include "device/cuda_memory.h"
 #include "device/launch.h"
+#include "device/launched.h"
 
 namespace edfcore {
 namespace {
 
-constexpr int max_devices = 16;
 constexpr std::size_t stage_half = std::size_t{4} << 20;
 constexpr std::size_t small_download = std::size_t{64} << 10;
 constexpr int status_words = 256;
@@ -48,7 +49,7 @@ class StatusSlot {
     if (number_ < status_words - 1) unused().push_back(number_);
   }
   int number() const { return number_; }
-  std::array<bool, max_devices> cleared{};  // by this thread; an earlier one may have left something
+  std::array<bool, max_cuda_devices> cleared{};  // by this thread; an earlier one may have left something
 
  private:
   static std::mutex& mutex() {
@@ -101,6 +102,7 @@ class CudaBackend final : public Backend {
 
   void upload(void* to, const void* host, std::size_t bytes) override {
     use();
+    uploaded_.fetch_add(static_cast<std::int64_t>(bytes), std::memory_order_relaxed);
     const std::lock_guard lock(stage_mutex_);
     make_stage();
     auto* target = static_cast<char*>(to);
@@ -124,19 +126,12 @@ class CudaBackend final : public Backend {
   }
 
   void download(void* host, const void* from, std::size_t bytes) override {
-    use();
-    if (bytes == 0) return;
-    if (bytes > small_download) {
-      check(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream_), "a download");
-      finish("a download");
-      return;
-    }
-    const std::lock_guard lock(stage_mutex_);
-    make_stage();
-    char* staged = stage_ + 2 * stage_half;
-    check(cudaMemcpyAsync(staged, from, bytes, cudaMemcpyDeviceToHost, stream_), "a download");
-    finish("a download");
-    std::memcpy(host, staged, bytes);
+    downloaded_.fetch_add(static_cast<std::int64_t>(bytes), std::memory_order_relaxed);
+    fetch(host, from, bytes);
+  }
+
+  Copied copied() const override {
+    return {uploaded_.load(std::memory_order_relaxed), downloaded_.load(std::memory_order_relaxed)};
   }
 
   void copy(void* to, const void* from, std::size_t bytes) override {
@@ -199,6 +194,17 @@ class CudaBackend final : public Backend {
     return stream_;
   }
 
+  void launched(std::span<const char* const> ops) override {
+    since_.add(ops);
+    const cudaError_t error = cudaPeekAtLastError();
+    if (error == cudaSuccess) return;
+    if (const cudaError_t now = cudaStreamQuery(stream_); now == cudaSuccess || now == cudaErrorNotReady) {
+      since_.clear();  // the device goes on, so it is this launch that could not be
+      since_.add(ops);
+    }
+    report(error, "a launch");
+  }
+
   void* record(void (*issue)(void*), void* context) override {
     use();
     return record_graph(stream_, issue, context);
@@ -221,7 +227,7 @@ class CudaBackend final : public Backend {
   Status take_status() override {
     Status* word = status();
     Status found;
-    download(&found, word, sizeof found);
+    fetch(&found, word, sizeof found);
     if (found.code != Status::ok) fill(word, 0, sizeof found);
     return found;
   }
@@ -245,6 +251,7 @@ class CudaBackend final : public Backend {
   void finish(const char* doing) {
     check(cudaStreamSynchronize(stream_), doing);
     check(cudaPeekAtLastError(), doing);
+    since_.clear();
   }
 
   [[noreturn]] void report(cudaError_t error, const char* doing) {
@@ -257,8 +264,26 @@ class CudaBackend final : public Backend {
       if (!lost_) why_lost_ = why;
       lost_.store(true, std::memory_order_release);
     }
-    fail(ErrorKind::device, name_, " failed, as seen in ", doing, ": ", why,
+    const std::string before = since_.before(), after = since_.after();
+    since_.clear();
+    fail(ErrorKind::device, before, name_, " failed, as seen in ", doing, ": ", why, after,
          lost ? ". The device is lost to this process." : ".");
+  }
+
+  void fetch(void* host, const void* from, std::size_t bytes) {
+    use();
+    if (bytes == 0) return;
+    if (bytes > small_download) {
+      check(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream_), "a download");
+      finish("a download");
+      return;
+    }
+    const std::lock_guard lock(stage_mutex_);
+    make_stage();
+    char* staged = stage_ + 2 * stage_half;
+    check(cudaMemcpyAsync(staged, from, bytes, cudaMemcpyDeviceToHost, stream_), "a download");
+    finish("a download");
+    std::memcpy(host, staged, bytes);
   }
 
   void make_stage() {
@@ -292,8 +317,11 @@ class CudaBackend final : public Backend {
   std::atomic<bool> lost_ = false;
   std::mutex lost_mutex_;
   std::string why_lost_;
+  LaunchedOps since_;  // it was last waited for
 
   CudaMemory memory_;
+
+  std::atomic<std::int64_t> uploaded_ = 0, downloaded_ = 0;
 
   std::mutex stage_mutex_;
   char* stage_ = nullptr;  // two halves for uploads, then room for a small download
@@ -307,72 +335,14 @@ class CudaBackend final : public Backend {
   std::vector<cudaEvent_t> spare_events_;
 };
 
-struct Found {
-  int count = 0;
-  std::string why_not;
-};
-
-const Found& devices() {
-  static const Found found = [] {
-    Found f;
-    const cudaError_t error = cudaGetDeviceCount(&f.count);
-    if (error == cudaSuccess && f.count > 0) return f;
-    f.count = 0;
-    int driver = 0;
-    if (error == cudaSuccess) {
-      f.why_not = "the CUDA driver sees no GPU";
-    } else if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess &&
-               driver == 0) {
-      f.why_not = "no CUDA driver is installed on this machine";
-    } else {
-      f.why_not = text(cudaGetErrorName(error), ": ", cudaGetErrorString(error));
-    }
-    cudaGetLastError();
-    return f;
-  }();
-  return found;
-}
-
-void require_device(int index) {
-  const Found& found = devices();
-  if (found.count == 0) fail(ErrorKind::device, "CUDA is not available: ", found.why_not, ".");
-  if (index < 0 || index >= std::min(found.count, max_devices))
-    fail(ErrorKind::device, "there is no cuda:", index, ": the devices are cuda:0 to cuda:", found.count - 1,
-         ".");
-}
-
 }  // namespace
 
-int cuda_device_count() { return devices().count; }
-
-std::string cuda_why_not() { return devices().why_not; }
-
-const char* cuda_build() {
-#if defined(EDFCORE_SIM)
-  return "sim";
-#else
-  return "cuda";
-#endif
-}
-
-std::string cuda_device_description(int index) {
-  require_device(index);
-  cudaDeviceProp prop;
-  const cudaError_t error = cudaGetDeviceProperties(&prop, index);
-  if (error != cudaSuccess) fail(ErrorKind::device, "cuda:", index, ": ", cudaGetErrorString(error), ".");
-  int driver = 0;
-  cudaDriverGetVersion(&driver);
-  return text(prop.name, ", compute capability ", prop.major, ".", prop.minor, ", ", prop.multiProcessorCount,
-              " multiprocessors, ", prop.totalGlobalMem >> 20, " MiB, driver for CUDA ", driver / 1000, ".",
-              driver % 1000 / 10);
-}
-
 Backend& cuda_backend(int index) {
-  static std::array<std::atomic<Backend*>, max_devices> made{};
-  if (index >= 0 && index < max_devices)
+  static std::array<std::atomic<Backend*>, max_cuda_devices> made{};
+  if (index >= 0 && index < max_cuda_devices)
     if (Backend* existing = made[static_cast<std::size_t>(index)].load(std::memory_order_acquire))
       return *existing;
-  require_device(index);
+  require_cuda_device(index);
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   auto& place = made[static_cast<std::size_t>(index)];

@@ -1,4 +1,6 @@
 // Stands in for cuda.cu in builds without CUDA, so that nothing above asks how the engine was built.
+#include <cstdlib>
+
 #include "core/error.h"
 #include "device/backend.h"
 
@@ -18,8 +20,18 @@ std::string cuda_why_not() { return reason; }
 
 const char* cuda_build() { return "none"; }
 
-std::string cuda_device_description(int) { fail(ErrorKind::device, "CUDA is not available: ", reason, "."); }
+void require_cuda_device(int) { fail(ErrorKind::device, "CUDA is not available: ", reason, "."); }
 
-Backend& cuda_backend(int) { fail(ErrorKind::device, "CUDA is not available: ", reason, "."); }
+DeviceProperties cuda_device_properties(int index) {
+  require_cuda_device(index);
+  return {};
+}
+
+std::string cuda_device_description(int index) { return cuda_device_properties(index).name; }
+
+Backend& cuda_backend(int index) {
+  require_cuda_device(index);
+  std::abort();  // never: there is none
+}
 
 }  // namespace edfcore

@@ -118,6 +118,7 @@ Runner::Runner(Plan plan)
                         on_cpu ? 0 : ops::index_of(*step.written),
                         nullptr};
     steps_.push_back({{}, launch, view});
+    names_.push_back(step.written->name);
     view += step.in.size() + step.out.size();
     if (step.update >= 0) updates_.push_back(s);
   }
@@ -239,6 +240,7 @@ void Runner::run(std::span<const NodeRef> nodes, std::span<const Scalars> update
       ++next_poll;
     }
     run_group(group, nodes);
+    if (!on_cpu) device_->launched(names_of(g, g + 1));
     if (!on_cpu || status->code == Status::ok) continue;
     const Status met = device_->take_status();
     const TraceStep& traced = plan_.trace.steps[static_cast<std::size_t>(group.first)];
@@ -263,7 +265,15 @@ bool Runner::repeat(std::size_t begin, std::size_t end, std::span<const Scalars>
     const Part& of = *static_cast<const Part*>(p);
     for (std::size_t g = of.begin; g < of.end; ++g) of.runner->run_group(of.runner->plan_.groups[g], {});
   };
-  return recordings_->repeat(std::move(key), issue, &part);
+  if (!recordings_->repeat(std::move(key), issue, &part)) return false;
+  device_->launched(names_of(begin, end));
+  return true;
+}
+
+std::span<const char* const> Runner::names_of(std::size_t begin, std::size_t end) const {
+  const auto first = static_cast<std::size_t>(plan_.groups[begin].first);
+  const auto last = static_cast<std::size_t>(plan_.groups[end - 1].last);
+  return std::span(names_).subspan(first, last - first);
 }
 
 void Runner::run_group(const Group& group, std::span<const NodeRef> nodes) {

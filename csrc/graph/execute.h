@@ -57,6 +57,7 @@ class Runner {
   void settle_groups();
   double about(std::size_t s) const;
   bool repeat(std::size_t begin, std::size_t end, std::span<const Scalars> updates);
+  std::span<const char* const> names_of(std::size_t begin, std::size_t end) const;  // of the groups' ops
   void run_group(const Group& group, std::span<const NodeRef> nodes);
   void run_blocked(const Group& group);
   void run_headed(const Group& group);
@@ -68,7 +69,8 @@ class Runner {
   void* arena_ = nullptr;
   Isa isa_;
   std::vector<Step> steps_;
-  std::vector<View> views_;  // of every step: inputs, then outputs
+  std::vector<const char*> names_;  // of the ops as written, by step
+  std::vector<View> views_;         // of every step: inputs, then outputs
   std::vector<std::int32_t> value_of_view_;
   std::vector<void*> bound_;                       // by slot
   std::vector<std::vector<std::size_t>> at_slot_;  // which views are there

@@ -114,6 +114,20 @@ void Mixed::backward(std::span<const NodeRef> nodes) {
     for (const NodeRef& node : nodes) backward_step(*node);
 }
 
+std::vector<std::string> Mixed::describe(std::span<Node* const> nodes,
+                                         std::span<const std::int32_t> begins) const {
+  std::vector<std::string> found;
+  if (!plans_ || !same(nodes, begins)) return found;
+  for (const Progress& progress : progress_) {
+    found.emplace_back();
+    if (!progress.known || !progress.known->forward) continue;
+    found.back() = "Forward: " + progress.known->forward->runner.plan().describe();
+    if (!progress.known->backward.empty())
+      found.back() += "Backward: " + progress.known->backward.back()->runner.plan().describe();
+  }
+  return found;
+}
+
 void Mixed::ran_by_plan(std::span<const NodeRef> nodes) {
   for (const NodeRef& node : nodes) node->plans = plans_->id;  // which may have done without something
   ++session_.cache.stats.segments;

@@ -6,6 +6,8 @@
 #include <atomic>
 #include <memory>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "graph/cache.h"
 
@@ -30,6 +32,9 @@ class Mixed {
   bool walking() const { return depth_ > 0; }
   bool idle() const { return !active_.load(std::memory_order_relaxed); }
   bool has(const Node& node) const;
+  // The plans of these segments of a list, for people: empty where they run node by node yet, none where
+  // another list was run.
+  std::vector<std::string> describe(std::span<Node* const> nodes, std::span<const std::int32_t> begins) const;
 
   // What Session (graph/session.h) says of them.
   void look_at_value(Node& node);

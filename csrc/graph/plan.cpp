@@ -62,17 +62,17 @@ std::string named(const Plan& plan, const Small<std::int32_t>& values) {
   return names;
 }
 
-std::string thousands(std::int64_t n) {
-  const std::string digits = std::to_string(n);
-  std::string grouped;
-  for (std::size_t i = 0; i < digits.size(); ++i) {
-    if (i > 0 && (digits.size() - i) % 3 == 0) grouped += ',';
-    grouped += digits[i];
-  }
-  return grouped;
-}
-
 }  // namespace
+
+std::string grouped(std::int64_t n) {
+  const std::string digits = std::to_string(n);
+  std::string found;
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) found += ',';
+    found += digits[i];
+  }
+  return found;
+}
 
 Small<Spec> specs_of(const Trace& trace, const Small<std::int32_t>& values) {
   Small<Spec> specs;
@@ -126,10 +126,10 @@ std::int64_t Plan::bytes_moved() const {
 }
 
 std::string Plan::describe() const {
-  std::string lines = text(
-      trace.steps.size(), " steps in ", groups.size(), " groups on ", device_name(trace.device), ", ",
-      thousands(flops()), " floating-point operations, ", thousands(bytes_moved()), " bytes moved, arena of ",
-      thousands(arena_bytes), " bytes (", thousands(separate_bytes), " without sharing)\n");
+  std::string lines = text(trace.steps.size(), " steps in ", groups.size(), " groups on ",
+                           device_name(trace.device), ", ", grouped(flops()), " floating-point operations, ",
+                           grouped(bytes_moved()), " bytes moved, arena of ", grouped(arena_bytes),
+                           " bytes (", grouped(separate_bytes), " without sharing)\n");
   for (std::size_t g = 0; g < groups.size(); ++g) {
     const Group& group = groups[g];
     for (std::int32_t s = group.first; s < group.last; ++s) {

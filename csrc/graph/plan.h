@@ -57,6 +57,9 @@ struct Plan {
   std::string describe() const;      // a table for people
 };
 
+// 12,345: a number for people.
+std::string grouped(std::int64_t n);
+
 // Lets a step that does not read an input take another input of that dtype and shape in its place, or a value
 // that nobody makes: then nothing need be kept for it.
 void drop_unread(Trace& trace);

@@ -205,9 +205,11 @@ void execute(Node& node, Prepared& p) {
                                              : "backward",
                             device);
       kernel(launch);
+      where.launched({&node.op->name, 1});
       watched.ended(in, out);
     } else {
       kernel(launch);
+      where.launched({&node.op->name, 1});
     }
     if (device.type == DeviceType::cpu && where.status()->code != Status::ok)
       fail(ErrorKind::data, status_text(*node.op, where.take_status()));

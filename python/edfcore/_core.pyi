@@ -15,7 +15,7 @@ class Node:
 
     name: str
     overridden: bool
-    def __init__(self, value: typing.Any = None) -> None: ...
+    def __init__(self, value: typing.Any = None, *, device: str | None = None) -> None: ...
     @property
     def grad(self) -> NDArray[typing.Any]: ...
     @grad.setter
@@ -133,6 +133,10 @@ class Tensor(Node):
         """
         Sum over the given axes, all of them by default.
         """
+    def to(self, device: str) -> Tensor:
+        """
+        The values on another device: a copy, or this tensor where it is there already; gradients do not go along.
+        """
     def transpose(self, axes: typing.Sequence[int] | None = None) -> Tensor:
         """
         Axis i of the result is axis axes[i] of this tensor; reversed by default.
@@ -195,6 +199,24 @@ class Plan:
     @property
     def steps(self) -> int: ...
 
+class MixedPlan:
+    """
+    How a graph with nodes in NumPy runs. Made by `edfcore.plan`.
+    """
+    def __str__(self) -> str: ...
+    def describe(self) -> str:
+        """
+        A table of segments and host_calls, with the copies that they have cost in the last step.
+        """
+    @property
+    def bytes_to_device(self) -> int: ...
+    @property
+    def bytes_to_host(self) -> int: ...
+    @property
+    def host_calls(self) -> int: ...
+    @property
+    def segments(self) -> int: ...
+
 def all_ops() -> list[Op]: ...
 def apply(op: Op, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None) -> Tensor:
     """
@@ -209,6 +231,7 @@ def cuda_build() -> str:
 
 def cuda_device_count() -> int: ...
 def cuda_device_description(index: int = 0) -> str: ...
+def cuda_properties(index: int) -> dict[str, typing.Any]: ...
 def cuda_why_not() -> str: ...
 def empty_cache(device: str) -> None: ...
 def find_op(name: str) -> Op: ...
@@ -236,7 +259,7 @@ def live_nodes() -> int:
     Nodes alive in the engine, whoever holds them.
     """
 
-def make_parameter(node: typing.Any, value: typing.Any) -> None:
+def make_parameter(node: typing.Any, value: typing.Any, device: str | None = None) -> None:
     """
     Makes `node`, an instance of a subclass whose constructor runs, a parameter.
     """
@@ -252,7 +275,7 @@ def optimise(
     beta2: float = 0.0,
     epsilon: float = 0.0,
 ) -> None: ...
-def plan(comp_nodes: typing.Any, parameters: typing.Any, loss: typing.Any) -> Plan: ...
+def plan(comp_nodes: typing.Any, parameters: typing.Any, loss: typing.Any) -> Plan | MixedPlan: ...
 def plan_stats() -> dict[str, int]: ...
 def record(node: Node, op: Op, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None) -> None:
     """
@@ -315,5 +338,6 @@ def stop_timing() -> list[tuple[str, str, str, int, int]]:
     """
 
 def synchronize(device: str) -> None: ...
+def to_device(tensor: Tensor, device: str) -> Tensor: ...
 
 __version__: str

@@ -42,7 +42,8 @@ class CompNode:
 class Input(_core.Node):
     """A node whose value is assigned: `x.value = batch`, of any shape.
 
-    Floating-point arrays are copied and cast to `edfcore.DT`; integer arrays stay integer. Gradients stop here.
+    Floating-point arrays are copied and cast to `edfcore.DT`; integer arrays stay integer. Gradients stop here. With
+    `device`, values live there and not on the one that `edf.set_device` has named; nodes live where their inputs do.
     """
 
     def __repr__(self) -> str:
@@ -52,11 +53,12 @@ class Input(_core.Node):
 class Parameter(_core.Node):
     """A value that `SGD()` updates, cast to `edfcore.DT`. Appends itself to `edfcore.Parameters`.
 
-    Its shape is fixed. `SGD` may be overridden by a subclass, on one object, or on this class.
+    It lives on `device`, or on the one that `edf.set_device` has named. Its shape is fixed. `SGD` may be overridden by
+    a subclass, on one object, or on this class.
     """
 
-    def __init__(self, value: ArrayLike) -> None:
-        _core.make_parameter(self, value)
+    def __init__(self, value: ArrayLike, *, device: str | None = None) -> None:
+        _core.make_parameter(self, value, device)
         _face.Parameters.append(self)
 
     def SGD(self) -> None:
@@ -74,12 +76,12 @@ class ParameterPackage:
 class AffineParams(ParameterPackage):
     """Weights `w` (nInputs, nOutputs), uniform within the Xavier bound, and biases `b` (nOutputs,) of zero."""
 
-    def __init__(self, nInputs: int, nOutputs: int) -> None:
+    def __init__(self, nInputs: int, nOutputs: int, *, device: str | None = None) -> None:
         import numpy as np
 
         bound = Xavier(nInputs)
-        self.w = Parameter(_generator().uniform(-bound, bound, (nInputs, nOutputs)))
-        self.b = Parameter(np.zeros(nOutputs))
+        self.w = Parameter(_generator().uniform(-bound, bound, (nInputs, nOutputs)), device=device)
+        self.b = Parameter(np.zeros(nOutputs), device=device)
 
 
 def Xavier(nInputs: int) -> float:
@@ -333,23 +335,25 @@ def keep(what: _core.Node | str) -> None:
         raise GraphError(f"keep: {what!r} is neither a node nor 'all' nor 'looked'.")
 
 
-def plan(loss: Any = None) -> _core.Plan:
+def plan(loss: Any = None) -> _core.Plan | _core.MixedPlan:
     """What one training step of the current graph runs: Forward, Backward(loss) and SGD, or Forward alone for None.
 
     `print(edf.plan(loss))` shows the steps, which of them go over their elements together, and where values lie in
-    memory. Inputs need a value, of the shape of a minibatch. Raises what Forward raises, and GraphError for nodes
-    written in Python.
+    memory. Inputs need a value, of the shape of a minibatch. Of a graph with nodes in NumPy it shows the segments
+    between them, by their plans once they have any, and the copies that each node has cost in the last step, where the
+    graph is on a GPU. Raises what Forward raises.
     """
     return _core.plan(_face.CompNodes, _face.Parameters, loss)
 
 
 def replay(
-    loss: Any, feeds: dict[Input, ArrayLike], *, order: ArrayLike | None = None, batch_size: int = 64,
+    loss: Any, feeds: dict[Input, ArrayLike | _core.Tensor], *, order: ArrayLike | None = None, batch_size: int = 64,
     update: Callable[..., None] = SGD, **numbers: float,
 ) -> NDArray[Any]:  # fmt: skip
     """Run Forward, Backward(loss) and an update for every minibatch of an epoch, without coming back to Python.
 
-    `feeds` holds all examples of each input, along the first axis; `order` (n,), integers, says which to take and in
+    `feeds` holds all examples of each input, along the first axis: arrays, or tensors, which are read where they lie if
+    the input is there too; `order` (n,), integers, says which to take and in
     which order, all of them as they stand by default; the last minibatch may be smaller. `update` is `SGD`, `Momentum`
     or `Adam`, and `numbers` are its arguments, by name. Results are those of the loop
 

@@ -2,7 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from edfcore import _core
+
+
+class Properties(NamedTuple):
+    """What a device says of itself; 0 where it has no answer. Names are those of PyTorch where it has them.
+
+    Memory is in bytes, clock rates in kHz, the width of the memory's bus in bits. `simulated` is True for the simulated
+    device, which has no clocks and no caches.
+    """
+
+    name: str
+    major: int
+    minor: int
+    total_memory: int
+    multi_processor_count: int
+    clock_rate: int
+    memory_clock_rate: int
+    memory_bus_width: int
+    L2_cache_size: int
+    shared_memory_per_block: int
+    shared_memory_per_block_optin: int
+    shared_memory_per_multiprocessor: int
+    regs_per_multiprocessor: int
+    max_threads_per_block: int
+    max_threads_per_multi_processor: int
+    warp_size: int
+    driver_version: str
+    runtime_version: str
+    simulated: bool
+
+    @property
+    def compute_capability(self) -> tuple[int, int]:
+        """The pair (major, minor)."""
+        return self.major, self.minor
 
 
 def is_available() -> bool:
@@ -25,21 +60,41 @@ def device_count() -> int:
     return _core.cuda_device_count()
 
 
+def properties(index: int = 0) -> Properties:
+    """Name, compute capability, memory and the like of a device. Raises DeviceError where there is none."""
+    found: dict[str, Any] = _core.cuda_properties(index)
+    return Properties(**found, simulated=build() == "sim")
+
+
 def description(index: int = 0) -> str:
-    """Name and capability of a device. Raises DeviceError where there is none."""
+    """Name and capability of a device, for people. Raises DeviceError where there is none."""
     return _core.cuda_device_description(index)
 
 
 def synchronize(index: int = 0) -> None:
-    """Wait for all work on a device. Raises DeviceError if any of it failed."""
+    """Wait for all work on a device, after what `Forward`, `Backward` and `SGD` have put off.
+
+    Raises DeviceError if any of it failed, naming the op, and DataError for a bad label or index.
+    """
     _core.synchronize(f"cuda:{index}")
 
 
 def memory_stats(index: int = 0) -> dict[str, int]:
-    """Bytes now and at peak, bytes cached, and allocations so far."""
+    """What the engine has of a device's memory, after what `Forward`, `Backward` and `SGD` have put off.
+
+    - "bytes": handed out now, to tensors, nodes and plans, as they asked for it
+    - "peak_bytes": the most of these, ever or since `reset_peak_memory_stats`
+    - "cached_bytes": given back, and kept for what is asked for next; `empty_cache` returns it to the driver
+    - "allocations": requests served so far, from the cache or not
+    """
     return _core.memory_stats(f"cuda:{index}")
 
 
+def reset_peak_memory_stats(index: int = 0) -> None:
+    """Let "peak_bytes" of `memory_stats` begin anew, with what is handed out now."""
+    _core.reset_peak_memory(f"cuda:{index}")
+
+
 def empty_cache(index: int = 0) -> None:
-    """Give cached memory back to the driver."""
+    """Give cached memory back to the driver, and forget plans, which hold some; the next steps make them anew."""
     _core.empty_cache(f"cuda:{index}")

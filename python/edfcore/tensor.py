@@ -151,6 +151,10 @@ class _Members(Tensor):
         """The elements converted to another dtype."""
         return ops.cast(self, dtype)
 
+    def to(self, device: str) -> Tensor:
+        """The values on another device: a copy, or this tensor where it is there already; gradients do not go along."""
+        return _core.to_device(self, device)
+
     @property
     def ndim(self) -> int:
         """Number of axes."""

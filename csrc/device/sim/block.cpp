@@ -311,7 +311,7 @@ void run_grid(const LaunchConfig& config, void (*body)(void*), void* context) {
     set_error(cudaErrorInvalidValue);
     return;
   }
-  note_launch();
+  if (!note_launch(config.site.file)) return;
   if (device.random == 0) {
     const char* seed = getenv("EDFCORE_SIM_SEED");
     seed_random(seed != nullptr ? strtoull(seed, nullptr, 10) : 0);

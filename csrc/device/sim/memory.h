@@ -22,11 +22,18 @@ void set_fault(cudaError_t error, const std::string& message);
 // An error of one call, which cudaGetLastError clears.
 cudaError_t set_error(cudaError_t error);
 bool faulted();
+cudaError_t state();  // the sticky error, or cudaSuccess
+
+size_t memory_limit();  // EDFCORE_SIM_MEMORY, in bytes, or 4 GiB
+
+inline constexpr size_t max_dynamic_shared = 227 << 10;  // as on an H200
 
 // How much dynamic shared memory `kernel` may ask for; 48 KiB unless cudaFuncSetAttribute raised it.
 size_t dynamic_shared_limit(const void* kernel);
 
-// A launch is about to run: memory must be checked at the next synchronisation.
-void note_launch();
+// A launch in this file is about to run: memory must be checked at the next synchronisation. False when it is
+// not to run, since EDFCORE_SIM_FAULT names a part of the file's path: then the device fails at the next
+// synchronisation, as late as on a GPU.
+bool note_launch(const char* file);
 
 }  // namespace edfcore::sim

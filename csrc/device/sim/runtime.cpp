@@ -11,6 +11,7 @@
 #include <mutex>
 #include <new>
 #include <string>
+#include <utility>
 
 #include "core/error.h"
 #include "device/sim/fiber.h"
@@ -23,7 +24,6 @@ constexpr size_t guard_bytes = 256;   // behind every allocation
 constexpr size_t watched_bytes = 64;  // of the bytes behind a request, at every synchronisation
 constexpr unsigned char canary = 0xa5;
 constexpr size_t default_limit = size_t{4} << 30;
-constexpr size_t max_dynamic_shared = 227 << 10;  // as on an H200
 
 struct Allocation {
   size_t capacity;   // what cudaMalloc was asked for
@@ -36,6 +36,7 @@ struct Runtime {
   std::map<const void*, size_t> shared_limits;
   size_t in_use = 0;
   std::atomic<bool> launched = false;  // since memory was last looked at
+  std::string failing;                 // the file of a launch that has failed and is not told yet
   std::atomic<cudaError_t> last_error = cudaSuccess;
   std::mutex fault_mutex;
   std::atomic<cudaError_t> fault = cudaSuccess;
@@ -45,16 +46,6 @@ struct Runtime {
 Runtime& runtime() {
   static auto* instance = new Runtime;  // never destroyed: buffers may outlive it at exit
   return *instance;
-}
-
-size_t memory_limit() {
-  const char* value = getenv("EDFCORE_SIM_MEMORY");
-  return value != nullptr ? strtoull(value, nullptr, 10) : default_limit;
-}
-
-int capability() {
-  const char* value = getenv("EDFCORE_SIM_CAPABILITY");
-  return value != nullptr ? atoi(value) : 90;
 }
 
 void poison([[maybe_unused]] char* data, [[maybe_unused]] size_t requested,
@@ -90,6 +81,9 @@ void check([[maybe_unused]] uintptr_t address, [[maybe_unused]] const Allocation
 void check_all() {
   Runtime& r = runtime();
   if (!r.launched.exchange(false)) return;
+  if (!r.failing.empty())
+    set_fault(cudaErrorIllegalAddress, "a kernel launched in " + std::exchange(r.failing, {}) +
+                                           " was made to fail (EDFCORE_SIM_FAULT)");
   for (const auto& [address, allocation] : r.allocations) check(address, allocation, watched_bytes);
 }
 
@@ -103,9 +97,14 @@ bool on_device(const void* data, size_t bytes) {
   return address - it->first + bytes <= it->second.requested;
 }
 
+}  // namespace
+
 cudaError_t state() { return runtime().fault; }
 
-}  // namespace
+size_t memory_limit() {
+  const char* value = getenv("EDFCORE_SIM_MEMORY");
+  return value != nullptr ? strtoull(value, nullptr, 10) : default_limit;
+}
 
 void set_fault(cudaError_t error, const std::string& message) {
   Runtime& r = runtime();
@@ -122,7 +121,15 @@ cudaError_t set_error(cudaError_t error) {
 
 bool faulted() { return runtime().fault != cudaSuccess; }
 
-void note_launch() { runtime().launched = true; }
+bool note_launch(const char* file) {
+  Runtime& r = runtime();
+  r.launched = true;
+  const char* failing = getenv("EDFCORE_SIM_FAULT");
+  if (failing == nullptr || *failing == 0 || strstr(file, failing) == nullptr) return true;
+  const std::lock_guard lock(r.mutex);
+  r.failing = file;
+  return false;
+}
 
 size_t dynamic_shared_limit(const void* kernel) {
   const std::lock_guard lock(runtime().mutex);
@@ -152,42 +159,6 @@ void take_back(void* data) {
 }  // namespace edfcore::sim
 
 using namespace edfcore::sim;
-
-cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
-  return cudaSuccess;
-}
-
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int device) {
-  if (device != 0) return set_error(cudaErrorInvalidDevice);
-  *prop = {};
-  snprintf(prop->name, sizeof prop->name, "simulated device");
-  prop->totalGlobalMem = memory_limit();
-  prop->sharedMemPerBlock = 48 << 10;
-  prop->major = capability() / 10;
-  prop->minor = capability() % 10;
-  prop->multiProcessorCount = 4;  // few, so that grid-stride loops go round more than once
-  prop->maxThreadsPerBlock = 1024;
-  prop->warpSize = 32;
-  return cudaSuccess;
-}
-
-cudaError_t cudaSetDevice(int device) { return device == 0 ? state() : set_error(cudaErrorInvalidDevice); }
-
-cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
-  return cudaSuccess;
-}
-
-cudaError_t cudaDriverGetVersion(int* version) {
-  *version = 13000;
-  return cudaSuccess;
-}
-
-cudaError_t cudaRuntimeGetVersion(int* version) {
-  *version = 13000;
-  return cudaSuccess;
-}
 
 cudaError_t cudaMalloc(void** data, size_t bytes) {
   if (faulted()) return state();
@@ -277,6 +248,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaDeviceSynchronize(); }
 
+cudaError_t cudaStreamQuery(cudaStream_t) { return state(); }
+
 cudaError_t cudaDeviceSynchronize() {
   if (capturing()) return set_error(cudaErrorStreamCaptureUnsupported);
   const std::lock_guard lock(runtime().mutex);
@@ -364,10 +337,5 @@ cudaError_t cudaSimFuncSetAttribute(const void* kernel, cudaFuncAttribute attrib
     return set_error(cudaErrorInvalidValue);
   const std::lock_guard lock(runtime().mutex);
   runtime().shared_limits[kernel] = static_cast<size_t>(value);
-  return cudaSuccess;
-}
-
-cudaError_t cudaSimFuncGetAttributes(cudaFuncAttributes* attributes) {
-  attributes->ptxVersion = capability();
   return cudaSuccess;
 }

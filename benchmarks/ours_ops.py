@@ -1,0 +1,240 @@
+"""Edfcore's rows beside those of peers_rows.py: products, layers, softmax and its kin, chains, sums, optimisers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import peers_sizes
+from kernels import Array, difference, integers, log_softmax_numpy, normal, softmax_numpy
+from peers_timing import ROTATED, Made, Peer, Rotating, Setting
+
+SAMPLED = 16
+NAME = "edfcore"
+
+
+def tensors(setting: Setting, arrays: list[Array], function: Callable[..., Any]) -> Rotating:
+    """Call it on as many copies of the arrays as it takes to be larger than any cache."""
+    import edfcore as edf
+
+    held = sum(a.nbytes for a in arrays)
+    count = 2 if setting.quick else max(1, math.ceil(ROTATED / held))
+    return Rotating(function, [[edf.Tensor(a) for a in arrays] for _ in range(count)])
+
+
+def made(
+    setting: Setting,
+    function: Callable[..., Any],
+    want: Callable[..., Array],
+    arrays: Callable[[], list[Array]],
+) -> Made:
+    """Time an op on rotated buffers; the error is that of the first and last rows, from float64."""
+    given = arrays()
+    call = tensors(setting, given, function)
+    got = function(*call.sets[0]).numpy()
+    if got.ndim and got.shape[0] == given[0].shape[0] > 2 * SAMPLED:
+        some = np.r_[0:SAMPLED, len(got) - SAMPLED : len(got)]
+        got = got[some]
+        given = [a[some] if a.shape[:1] == given[0].shape[:1] else a for a in given]
+    exact = want(*[a.astype(np.float64) if a.dtype.kind == "f" else a for a in given])
+    return Made(call, {"error": difference(got, exact)})
+
+
+def product(setting: Setting, sizes: peers_sizes.Sizes, layout: str) -> Made:
+    """The engine's matmul, run at once."""
+    import edfcore as edf
+    from edfcore import ops
+
+    i, k, j = sizes
+    flags = {"trans_a": layout[0] == "t", "trans_b": layout[1] == "t"}
+    a = normal(*((k, i) if flags["trans_a"] else (i, k)))
+    b = normal(*((j, k) if flags["trans_b"] else (k, j)))
+    A, B = edf.Tensor(a), edf.Tensor(b)
+    some = np.linspace(0, i - 1, min(i, SAMPLED), dtype=np.int64)
+    want = (a.T if flags["trans_a"] else a)[some].astype(np.float64) @ (
+        b.T if flags["trans_b"] else b
+    ).astype(np.float64)
+    run = partial(ops.matmul, A, B, **flags)
+    return Made(run, {"error": difference(run().numpy()[some], want)})
+
+
+def products(setting: Setting) -> Iterator[Peer]:
+    """Those of the peers."""
+    for sizes, layout in peers_sizes.products(setting):
+        i, k, j = sizes
+        make = partial(product, setting, sizes, layout)
+        yield Peer(f"matmul {layout}", peers_sizes.product_shape(sizes), NAME, make, flops=2 * i * k * j)
+
+
+def layer(sizes: peers_sizes.Sizes) -> Made:
+    """A graph of one layer, of which the activations and all three gradients are kept."""
+    import edfcore as edf
+
+    batch, i, j = sizes
+    x, w, b, g = normal(batch, i), normal(i, j) / np.float32(np.sqrt(i)), normal(j), 1 / batch
+    edf.clear_compgraph()
+    X, W, B = map(edf.Parameter, (x, w, b))
+    h = edf.Relu(edf.Affine([W, B], X))
+    for node in (X, W, B, h):
+        edf.keep(node)
+    graph = edf.CompNodes, edf.Parameters
+
+    def call() -> Any:
+        edf.CompNodes, edf.Parameters = graph
+        edf.Forward()
+        edf.Backward(h)
+        return h
+
+    for _ in range(4):
+        call()
+    x, w, b = (a.astype(np.float64) for a in (x, w, b))
+    z = x @ w + b
+    d = np.where(z > 0, g, 0)
+    pairs = [(h.value, np.maximum(z, 0)), (X.grad, d @ w.T), (W.grad, x.T @ d), (B.grad, d.sum(0))]
+    return Made(call, {"error": max(difference(got, want) for got, want in pairs)})
+
+
+def layers(setting: Setting) -> Iterator[Peer]:
+    """Forward with bias and relu, the gradient of the input, and those of the weights and the bias."""
+    for sizes in peers_sizes.layers(setting):
+        i, k, j = sizes
+        yield Peer("layer triple", peers_sizes.product_shape(sizes), NAME, partial(layer, sizes),
+                   flops=6 * i * k * j)  # fmt: skip
+
+
+def internal(name: str) -> Callable[..., Any]:
+    """An op that only gradients use."""
+    from edfcore import _core
+
+    return partial(_apply, _core.find_op(name))
+
+
+def _apply(op: Any, *inputs: Any) -> Any:
+    from edfcore import _core
+
+    return _core.apply(op, inputs)
+
+
+def softmax_backward(g: Array, p: Array) -> Array:
+    """From the result."""
+    return p * (g - (g * p).sum(-1, keepdims=True))
+
+
+def log_softmax_backward(g: Array, log_p: Array) -> Array:
+    """From the result."""
+    return g - np.exp(log_p) * g.sum(-1, keepdims=True)
+
+
+def softmaxes(setting: Setting) -> Iterator[Peer]:
+    """Forward; and backward from the result."""
+    from edfcore import ops
+
+    for shape in peers_sizes.rows(setting):
+        size = 4 * shape[0] * shape[1]
+        for name, forward, want, back in (
+            ("softmax", ops.softmax, softmax_numpy, softmax_backward),
+            ("log_softmax", ops.log_softmax, log_softmax_numpy, log_softmax_backward),
+        ):
+            one = partial(lambda shape: [normal(*shape)], shape)
+            result = softmax_numpy if name == "softmax" else log_softmax_numpy
+            two = partial(lambda shape, result: [normal(*shape), result(normal(*shape))], shape, result)
+            yield Peer(name, f"{shape}", NAME, partial(made, setting, forward, want, one), bytes=2 * size)
+            backward = internal(f"{name}_grad")
+            yield Peer(f"{name} backward", f"{shape}", NAME, partial(made, setting, backward, back, two),
+                       bytes=3 * size)  # fmt: skip
+
+
+def loss_gradient(s: Array, y: Array, g: Array) -> Array:
+    """Of the scores."""
+    d = softmax_numpy(s)
+    d[np.arange(len(y)), y] -= 1
+    return d * g[:, None]
+
+
+def losses(setting: Setting) -> Iterator[Peer]:
+    """Cross-entropy, its value and its gradient, in one step."""
+    both = internal("log_loss_scores_both")
+    for n, c in peers_sizes.losses(setting):
+        arrays = partial(lambda n, c: [normal(n, c), integers(c, n), np.full(n, 1 / n, np.float32)], n, c)
+        make = partial(made, setting, both, loss_gradient, arrays)
+        yield Peer("cross_entropy value and gradient", f"({n}, {c})", NAME, make, bytes=8 * n * c + 8 * n)
+
+
+def chain(n: int) -> Made:
+    """A graph of four elementwise nodes, of which the last is kept; its input stays where it is."""
+    import edfcore as edf
+
+    edf.clear_compgraph()
+    x = edf.Input(normal(n))
+    y = edf.Square(edf.Relu(edf.Add(edf.Mul(x, 1.5), 0.5)))
+    edf.keep(y)
+    graph = edf.CompNodes
+
+    def call() -> Any:
+        edf.CompNodes = graph
+        edf.Forward()
+        return y
+
+    for _ in range(4):
+        call()
+    want = np.square(np.maximum(x.value[:1000].astype(np.float64) * 1.5 + 0.5, 0))
+    return Made(call, {"error": difference(y.value[:1000], want)})
+
+
+def chains(setting: Setting) -> Iterator[Peer]:
+    """Elementwise functions, and sums."""
+    from edfcore import ops
+
+    n, side = setting.size(peers_sizes.ELEMENTS, 1 << 10), setting.size(peers_sizes.SIDE, 32)
+    flat = partial(lambda n: [normal(n)], n)
+    for name, function, want in (
+        ("relu", ops.relu, partial(np.maximum, 0)),
+        ("gelu", ops.gelu, gelu_numpy),
+    ):
+        yield Peer(name, f"({n},)", NAME, partial(made, setting, function, want, flat), bytes=8 * n)
+    yield Peer("multiply, add, relu, square", f"({n},)", NAME, partial(chain, n), bytes=8 * n)
+    square = partial(lambda side: [normal(side, side)], side)
+    for name, axis in (("sum", None), ("sum of each row", 1), ("sum of each column", 0)):
+        function, want = partial(ops.sum, axis=axis), partial(np.sum, axis=axis)
+        yield Peer(name, f"({side}, {side})", NAME, partial(made, setting, function, want, square),
+                   bytes=4 * side * side)  # fmt: skip
+
+
+def gelu_numpy(x: Array) -> Array:
+    """With the error function of the C library, one by one."""
+    return x * 0.5 * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2)))
+
+
+def optimiser(name: str, count: int, size: int) -> Made:
+    """Updates with gradients that stay what they are; the error is that of the first one."""
+    import edfcore as edf
+
+    edf.clear_compgraph()
+    values, gradients = normal(size), normal(size)
+    parameters = [edf.Parameter(values) for _ in range(count)]
+    for p in parameters:
+        p.grad = gradients
+    update = {"SGD": edf.SGD, "momentum": edf.Momentum, "Adam": edf.Adam}[name]
+
+    def call(rate: float = 1e-6) -> Any:
+        edf.Parameters, edf.learning_rate = parameters, rate
+        return update()
+
+    rate = 0.5
+    call(rate)
+    g = gradients[:1000].astype(np.float64)
+    step = g / (np.abs(g) + 1e-8) if name == "Adam" else g
+    moved = parameters[-1].value[:1000]
+    return Made(call, {"error": difference(moved, values[:1000].astype(np.float64) - rate * step)})
+
+
+def optimisers(setting: Setting) -> Iterator[Peer]:
+    """Over one large tensor, and over many."""
+    for count, size in peers_sizes.optimised(setting):
+        for name, moved in peers_sizes.OPTIMISERS.items():
+            yield Peer(name, peers_sizes.optimised_shape(count, size), NAME, partial(optimiser, name, count, size),
+                       bytes=moved * count * size)  # fmt: skip
