@@ -139,6 +139,7 @@ struct Op {
   std::int32_t numbers_from = 0;  // op_takes_numbers: the first input that may be a number or lend its dtype
   // Floating-point operations, for people who read plans; null: one for every element.
   std::int64_t (*flops)(std::span<const Spec> in, std::span<const Spec> out, const Attrs&) = nullptr;
+  ManyKernel cuda_many = nullptr;  // does several of them in fewer launches than one each
 };
 
 template <class... Parts>
