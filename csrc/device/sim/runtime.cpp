@@ -36,6 +36,7 @@ struct Runtime {
   std::map<const void*, size_t> shared_limits;
   size_t in_use = 0;
   std::atomic<bool> launched = false;  // since memory was last looked at
+  std::atomic<uint64_t> launches = 0;
   std::atomic<cudaError_t> last_error = cudaSuccess;
   std::mutex fault_mutex;
   std::atomic<cudaError_t> fault = cudaSuccess;
@@ -117,7 +118,12 @@ cudaError_t set_error(cudaError_t error) {
 
 bool faulted() { return runtime().fault != cudaSuccess; }
 
-void note_launch() { runtime().launched = true; }
+void note_launch() {
+  runtime().launched = true;
+  runtime().launches.fetch_add(1, std::memory_order_relaxed);
+}
+
+uint64_t launches() { return runtime().launches.load(std::memory_order_relaxed); }
 
 size_t dynamic_shared_limit(const void* kernel) {
   const std::lock_guard lock(runtime().mutex);
