@@ -1,79 +1,17 @@
 """The simulated CUDA device reports planted bugs and lets correct kernels pass."""
 
-import os
-import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-CSRC = ROOT / "csrc"
-SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O0", "-g"]
+from sim_program import Build, compiled, host_compiler, plain_and_sanitized
+
 SEEDS = range(8)
 
 
-@dataclass
-class Build:
-    program: Path | None
-    log: str
-
-    def run(self, *cases: str, seed: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        if self.program is None:
-            pytest.skip(self.log)
-        settings = {"EDFCORE_SIM_SEED": str(seed), "ASAN_OPTIONS": "detect_leaks=0", **env}
-        return subprocess.run(
-            [self.program, *cases],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env=os.environ | settings,
-        )
-
-
-def compile_all(compiler: str, folder: Path, flags: list[str], name: str = "planted", *more: str) -> Build:
-    """One command, as a reader would type it; the host compiler is told that .cu files are C++."""
-    program = folder / name
-    sources = [
-        *sorted((CSRC / "device/sim").glob("*.cpp")),
-        *sorted((CSRC / "device").glob("*.cu")),
-        *(CSRC / path for path in more),
-        ROOT / f"tests/sim/{name}.cu",
-    ]
-    command = [*compiler.split(), "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", *flags]
-    command += ["-DEDFCORE_SIM", "-DEDFCORE_HAS_CUDA", "-DEDF_ISA=cuda", f"-I{CSRC}"]
-    command += ["-x", "c++", *map(str, sources), "-o", str(program)]
-    made = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return Build(program if made.returncode == 0 else None, made.stderr)
-
-
 @pytest.fixture(scope="session")
-def compiler() -> str:
-    found = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
-    if found is None:
-        pytest.skip("no C++ compiler was found ($CXX, g++ or c++)")
-    return found
-
-
-@pytest.fixture(scope="session")
-def builds(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Build, Build]:
-    with ThreadPoolExecutor(2) as both:
-        jobs = [both.submit(compile_all, compiler, tmp_path_factory.mktemp("sim"), f) for f in ([], SANITIZE)]
-        plain, sanitized = (job.result() for job in jobs)
-    assert plain.program is not None, plain.log
-    if sanitized.program is None:
-        # Some machines have a compiler without the sanitizers' libraries.
-        assert "san" in sanitized.log, sanitized.log
-        sanitized.log = "this compiler links no sanitizers: " + sanitized.log[-200:]
-    return plain, sanitized
+def builds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Build, Build]:
+    return plain_and_sanitized(tmp_path_factory, "tests/sim/planted.cu")
 
 
 @pytest.fixture(scope="session")
@@ -183,12 +121,15 @@ def test_out_of_memory_names_the_figures_and_the_device_goes_on(plain: Build) ->
 
 # ---- products by tensor cores ----
 
-PRODUCTS = ["ops/matmul.cu", "ops/matmul_mma.cu", "ops/update.cu", "ops/float32_matmul.cpp"]
+PRODUCTS = [
+    "tests/sim/products.cu", "csrc/ops/matmul.cu", "csrc/ops/matmul_mma.cu", "csrc/ops/update.cu",
+    "csrc/ops/float32_matmul.cpp",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def products(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    made = compile_all(compiler, tmp_path_factory.mktemp("products"), [], "products", *PRODUCTS)
+def products(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    made = compiled(host_compiler(), tmp_path_factory.mktemp("products"), [], *PRODUCTS)
     assert made.program is not None, made.log
     return made
 

@@ -65,9 +65,14 @@ struct Launch {
   std::int32_t op;  // what a kernel writes to Status::op
   void* stream;     // cudaStream_t on a GPU, null on the CPU
   const Tail* tail = nullptr;
+  // Of an update on a GPU, where not null: device memory with the two numbers that are to be read instead of
+  // those in `attrs`, so that a launch that was written down can be repeated when they are others.
+  const double* numbers = nullptr;
 };
 
 // Never allocates, synchronises or throws, so that it can always be replayed and captured.
 using Kernel = void (*)(const Launch&);
+// Several launches of one op at once. None of them touches what another one writes.
+using ManyKernel = void (*)(const Launch* launches, std::int64_t count);
 
 }  // namespace edfcore

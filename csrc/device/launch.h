@@ -1,7 +1,7 @@
 // The kernel language: every .cu file includes this header and compiles with nvcc or, against the simulated
 // device, with the host compiler.
 //
-// What a kernel file may rely on: __global__, __device__, __launch_bounds__, threadIdx, blockIdx, blockDim,
+// What a kernel file may rely on: __global__, __device__, __launch_bounds__, __grid_constant__, threadIdx, blockIdx, blockDim,
 // gridDim, warpSize, __syncthreads, __syncwarp, shuffles and votes with a mask, integer atomics, vector
 // types, <math.h>. Beyond CUDA's own words there are EDF_HD, EDF_UNROLL, EDF_UNROLL_BY, EDF_SHARED,
 // dynamic_shared() and launch(); `__shared__` and `<<<>>>` are not to be written directly. Strict rules that

@@ -56,9 +56,11 @@ class Runner {
   void choose_kernels(Isa isa);
   void settle_groups();
   double about(std::size_t s) const;
-  bool repeat(std::size_t begin, std::size_t end, std::span<const Scalars> updates);
+  bool repeat(std::size_t begin, std::size_t end);
   std::span<const char* const> names_of(std::size_t begin, std::size_t end) const;  // of the groups' ops
   void run_group(const Group& group, std::span<const NodeRef> nodes);
+  void run_joint(const Group& group, std::span<const NodeRef> nodes);
+  void give_numbers(std::span<const Scalars> updates);
   void run_blocked(const Group& group);
   void run_headed(const Group& group);
   struct Stretch;
@@ -79,6 +81,8 @@ class Runner {
   std::size_t phase_end_[3] = {};                  // in groups
   double work_ = 0;
   std::unique_ptr<Recordings> recordings_;  // null on the CPU
+  Tensor numbers_;                          // of the updates, on a GPU: two for each
+  std::vector<Scalars> given_;              // what they are
 };
 
 // Gives the memory that plans on this device share back, when no runner is in the middle of one.

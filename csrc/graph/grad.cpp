@@ -227,22 +227,48 @@ void emit_update(const Op& op, Node& parameter, Node& grad, std::span<const Node
   builder.emit(op, inputs, attrs);
 }
 
+namespace {
+
+// Makes nodes that are to be run.
+class NodeMaker final : public Builder {
+ public:
+  Value emit(const Op& op, std::span<const Value> inputs, const Attrs& attrs) override {
+    made.push_back(make_node(op, edges_of(inputs), attrs));
+    return value_of(*made.back());
+  }
+  std::vector<NodeRef> made;
+};
+
+}  // namespace
+
 void update(std::span<Node* const> parameters, const Rule& rule) {
   const Op& op = op_of(rule.kind);
   check_grads(parameters, op);
   RuleNumbers numbers;
   Updating updating(parameters, rule, numbers);
   const std::span<const Scalars> scalars = updating.next();
-  RunningBuilder builder(false);
+  NodeMaker maker;
+  const auto run_made = [&] {
+    run_together(op, maker.made);
+    maker.made.clear();
+  };
+  std::uint64_t mark = next_mark();
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     Node& p = *parameters[i];
+    // One that stands there again is updated again.
+    if (p.mark == mark || (i > 0 && !(p.device == parameters[i - 1]->device))) {
+      run_made();
+      mark = next_mark();
+    }
+    p.mark = mark;
     std::vector<NodeRef> beside;
     for (const Part part : parts_of(rule.kind))
       beside.push_back(make_leaf(Role::constant, updating.read(i, part)));
     if (beside.empty() && !p.output.grad) continue;
     // Zeros where none arrived: what was kept decays all the same.
-    emit_update(op, p, beside.empty() ? *p.output.grad : own_grad(p), beside, scalars[i], builder);
+    emit_update(op, p, beside.empty() ? *p.output.grad : own_grad(p), beside, scalars[i], maker);
   }
+  run_made();
   updating.taken();
 }
 

@@ -1,4 +1,4 @@
-// Pruning, rewriting, ordering and grouping the steps of a trace.
+// Pruning, rewriting and grouping the steps of a trace.
 #include <algorithm>
 #include <map>
 #include <numeric>
@@ -25,27 +25,6 @@ bool reads_at_the_end(const TraceStep& step, const TraceStep& head) {
   return std::any_of(head.out.begin() + 1, head.out.end(), [&](std::int32_t value) {
     return std::count(step.in.begin(), step.in.end(), value) > 0;
   });
-}
-
-// Sorts the steps by these keys; those of equal ones stay in order.
-void reorder(Trace& trace, const std::vector<std::size_t>& keys) {
-  if (std::is_sorted(keys.begin(), keys.end())) return;
-  std::vector<std::size_t> order(keys.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return keys[a] < keys[b]; });
-  // Round by round of the permutation, within the memory that they have.
-  for (std::size_t first = 0; first < order.size(); ++first) {
-    if (order[first] == first) continue;
-    TraceStep step = std::move(trace.steps[first]);
-    std::size_t at = first;
-    while (order[at] != first) {
-      trace.steps[at] = std::move(trace.steps[order[at]]);
-      at = std::exchange(order[at], at);
-    }
-    trace.steps[at] = std::move(step);
-    order[at] = at;
-  }
 }
 
 }  // namespace
@@ -325,31 +304,6 @@ void adjoin(Trace& trace) {
   reorder(trace, after);
 }
 
-void hasten_updates(Trace& trace, std::size_t least) {
-  const std::size_t n = trace.steps.size();
-  std::size_t checked = least > 0 ? least - 1 : 0;  // an error in the data leaves all parameters alone
-  for (std::size_t s = 0; s < n; ++s)
-    if (trace.steps[s].phase == Phase::forward && (trace.steps[s].op->flags & op_checks))
-      checked = std::max(checked, s);
-  std::vector<std::size_t> last_touch(trace.values.size(), 0), defined(trace.values.size(), 0), behind(n);
-  for (std::size_t s = 0; s < n; ++s) {
-    const TraceStep& step = trace.steps[s];
-    std::size_t after = s;
-    if (step.op->flags & op_mutates) {
-      after = std::max(std::min(checked, s), last_touch[static_cast<std::size_t>(step.in[0])]);
-      for (const std::int32_t value : step.in)
-        after = std::max(after, defined[static_cast<std::size_t>(value)]);
-    }
-    for (const std::int32_t value : step.in) {
-      std::size_t& last = last_touch[static_cast<std::size_t>(value)];
-      last = std::max(last, after);
-    }
-    for (const std::int32_t value : step.out) defined[static_cast<std::size_t>(value)] = after;
-    behind[s] = after;
-  }
-  reorder(trace, behind);
-}
-
 std::vector<Group> fuse(const Trace& trace, bool whole) {
   std::vector<Group> groups;
   const auto count = static_cast<std::int32_t>(trace.steps.size());
@@ -368,9 +322,16 @@ std::vector<Group> fuse(const Trace& trace, bool whole) {
     };
     if (on_cpu && (heads || is_elementwise(trace, first)))
       while (group.last < count && fits(trace.steps[static_cast<std::size_t>(group.last)])) ++group.last;
+    const auto joins = [&](const TraceStep& next) {
+      return next.gathered && next.op == first.op && (whole || next.phase == first.phase) &&
+             spec_of(trace, next.out[0]).dtype == spec_of(trace, first.out[0]).dtype;
+    };
+    if (first.gathered)
+      while (group.last < count && joins(trace.steps[static_cast<std::size_t>(group.last)])) ++group.last;
     const bool several = group.last - group.first > 1;
-    group.blocked = several && !heads;
+    group.joint = several && first.gathered;
     group.headed = several && heads;
+    group.blocked = several && !heads && !group.joint;
     groups.push_back(group);
     s = group.last;
   }

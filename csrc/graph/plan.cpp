@@ -107,6 +107,7 @@ Plan compile(Trace trace, const CompileOptions& options) {
     for (TraceStep& step : trace.steps)
       if (step.phase == Phase::update) step.phase = Phase::backward;
   if (options.blocks) adjoin(trace);
+  if (options.blocks) gather_updates(trace);
   plan.groups = options.blocks ? fuse(trace, whole) : one_by_one(trace);
   plan.trace = std::move(trace);
   place(plan, options.inplace);

@@ -11,10 +11,11 @@ namespace edfcore {
 
 // Steps [first, last). Those of a blocked group go over their elements together, block by block, so that what
 // they hand to each other stays in the cache. In a headed group, all but the first do, over whatever parts of
-// its output the first one has completed.
+// its output the first one has completed. A joint group is updates that the op's kernel for many takes at
+// once.
 struct Group {
   std::int32_t first = 0, last = 0;
-  bool blocked = false, headed = false;
+  bool blocked = false, headed = false, joint = false;
 
   // The first step that goes block by block; `last` where none does.
   std::int32_t blocks_from() const { return blocked ? first : headed ? first + 1 : last; }
@@ -89,12 +90,24 @@ void share(Trace& trace, bool whole = true);
 // that output, and whatever else they read is there already.
 void adjoin(Trace& trace);
 
+// Sorts the steps by these keys; those of equal ones stay in order.
+void reorder(Trace& trace, const std::vector<std::size_t>& keys);
+
 // Moves every update in place to the first moment at which nothing needs the old value any more and all data
 // have been looked at for errors; no further forward than behind the first `least` steps.
 void hasten_updates(Trace& trace, std::size_t least = 0);
 
+// On a device that does several updates at once, moves those of small parameters to the end, side by side,
+// where nothing needs the new value.
+void gather_updates(Trace& trace);
+
+// Below so many elements, a launch costs more than what an update moves (some megabytes); the gradients of
+// larger parameters give their memory back at once.
+inline constexpr std::int64_t gathered_elements = std::int64_t{1} << 18;
+
 // Neighbouring elementwise steps over the same elements form a group, with the step before them if that tells
-// which parts of such an output are complete; any other step is one by itself. Unless `whole`, no group
+// which parts of such an output are complete; so do updates that were gathered, of one dtype; any other step
+// is one by itself. Unless `whole`, no group
 // crosses from one phase into the next.
 std::vector<Group> fuse(const Trace& trace, bool whole = true);
 

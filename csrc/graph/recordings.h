@@ -1,5 +1,6 @@
 // The runs of a plan that a device has recorded. A run is plain at first; when it comes again, bound to the
-// same memory and with the same numbers, it is recorded, and from then on repeated as one.
+// same memory, it is recorded, and from then on repeated as one. The numbers of its updates are in memory,
+// too.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,6 @@ class Recordings {
     const void *arena = nullptr, *status = nullptr;
     std::size_t begin = 0, end = 0;  // groups
     std::vector<void*> bound;
-    std::vector<double> numbers;
     Float32Matmul products = float32_matmul();
     friend bool operator==(const Key&, const Key&) = default;
   };

@@ -28,6 +28,7 @@ std::span<const Part> parts_of(Rule::Kind kind);
 // Attrs::scalar and Attrs::scalar2 of an update's op.
 struct Scalars {
   double first = 0, second = 0;
+  friend bool operator==(const Scalars&, const Scalars&) = default;
 };
 
 // Throws a graph or a shape error if a parameter has no gradient yet, or one that is not its own.

@@ -1,6 +1,7 @@
 // Running one node: infer, allocate, launch, look at the status word.
 #include "graph/run.h"
 
+#include <deque>
 #include <limits>
 #include <string>
 #include <type_traits>
@@ -158,76 +159,91 @@ void remember(Node& node, const Prepared& p) {
   node.resolve(p.resolved);
 }
 
-void execute(Node& node, Prepared& p) {
+// A launch, and the memory that it works on.
+struct Arranged {
+  Device device;
+  Small<View> in, out;
+  std::vector<Tensor> results;
+  Tensor scratch;
+  Launch launch{};
+};
+
+void arrange(Node& node, const Prepared& p, Arranged& a) {
   const Op& op = *p.what.op;
   if ((op.flags & op_mutates) && p.what.inputs[0]->node->op)
     fail(ErrorKind::graph, "[", op.name, "] only a leaf can be updated in place, and this is the value of [",
          p.what.inputs[0]->node->op->name, "].");
-  Small<View> in, out;
-  for (const Edge* edge : p.what.inputs) in.push_back(output_of(*edge).value.on_device().view());
-  const Device device =
-      p.what.inputs.empty() ? node.device : output_of(*p.what.inputs[0]).value.tensor.device();
-
-  std::vector<Tensor> results;
+  for (const Edge* edge : p.what.inputs) a.in.push_back(output_of(*edge).value.on_device().view());
+  a.device = p.what.inputs.empty() ? node.device : output_of(*p.what.inputs[0]).value.tensor.device();
   for (std::size_t i = 0; i < p.out.size(); ++i) {
     Cell& cell = node.out(static_cast<std::int32_t>(i)).value;
     Tensor tensor;
     if ((op.flags & op_mutates) || shares_memory(op, p.what)) {
       tensor = {p.out[i], output_of(*p.what.inputs[0]).value.tensor.buffer};
-    } else if (reusable(cell, p.out[i], device)) {
+    } else if (reusable(cell, p.out[i], a.device)) {
       tensor = {p.out[i], cell.tensor.buffer};
     } else {
-      tensor = allocate(p.out[i], device);
+      tensor = allocate(p.out[i], a.device);
     }
-    results.push_back(std::move(tensor));
+    a.results.push_back(std::move(tensor));
   }
-  for (const Tensor& tensor : results) out.push_back(tensor.view());
+  for (const Tensor& tensor : a.results) a.out.push_back(tensor.view());
+  if (shares_memory(op, p.what)) return;
+  Backend& where = backend(a.device);
+  const std::int64_t bytes = scratch_of(op, p.in, p.out, p.resolved, a.device.type);
+  if (bytes > 0) a.scratch = allocate({DType::u8, Shape{bytes}}, a.device);
+  a.launch = {a.in.data(),
+              a.out.data(),
+              static_cast<std::int32_t>(a.in.size()),
+              static_cast<std::int32_t>(a.out.size()),
+              &p.resolved,
+              a.scratch ? a.scratch.data() : nullptr,
+              where.status(),
+              a.device.type == DeviceType::cpu ? 0 : ops::index_of(*node.op),
+              where.stream()};
+}
 
-  if (!shares_memory(op, p.what)) {
-    Backend& where = backend(device);
-    Tensor scratch;
-    const std::int64_t bytes = scratch_of(op, p.in, p.out, p.resolved, device.type);
-    if (bytes > 0) scratch = allocate({DType::u8, Shape{bytes}}, device);
-    const Launch launch{in.data(),
-                        out.data(),
-                        static_cast<std::int32_t>(in.size()),
-                        static_cast<std::int32_t>(out.size()),
-                        &p.resolved,
-                        scratch ? scratch.data() : nullptr,
-                        where.status(),
-                        device.type == DeviceType::cpu ? 0 : ops::index_of(*node.op),
-                        where.stream()};
-    const Launcher kernel = launcher_of(op, p.in, p.out, device, current_isa());
-    if (watch().on) {
-      const Watched watched(*node.op,
-                            node.recorded    ? "forward"
-                            : node.site.code ? "eager"
-                                             : "backward",
-                            device);
-      kernel(launch);
-      where.launched({&node.op->name, 1});
-      watched.ended(in, out);
-    } else {
-      kernel(launch);
-      where.launched({&node.op->name, 1});
-    }
-    if (device.type == DeviceType::cpu && where.status()->code != Status::ok)
-      fail(ErrorKind::data, status_text(*node.op, where.take_status()));
+void start(const Node& node, const Prepared& p, const Arranged& a) {
+  const Launcher kernel = launcher_of(*p.what.op, p.in, p.out, a.device, current_isa());
+  Backend& where = backend(a.device);
+  if (watch().on) {
+    const Watched watched(*node.op,
+                          node.recorded    ? "forward"
+                          : node.site.code ? "eager"
+                                           : "backward",
+                          a.device);
+    kernel(a.launch);
+    where.launched({&node.op->name, 1});
+    watched.ended(a.in, a.out);
+  } else {
+    kernel(a.launch);
+    where.launched({&node.op->name, 1});
   }
+  if (a.device.type == DeviceType::cpu && a.launch.status->code != Status::ok)
+    fail(ErrorKind::data, status_text(*node.op, where.take_status()));
+}
 
-  for (std::size_t i = 0; i < results.size(); ++i) {
+void take_results(Node& node, const Prepared& p, Arranged& a) {
+  for (std::size_t i = 0; i < a.results.size(); ++i) {
     Output& output = node.out(static_cast<std::int32_t>(i));
     output.spec = p.out[i];
-    output.value.set(std::move(results[i]));
+    output.value.set(std::move(a.results[i]));
     output.version = output.value.tensor.buffer->version;
   }
-  if (op.flags & op_mutates) {
+  if (p.what.op->flags & op_mutates) {
     ++node.output.value.tensor.buffer->version;
     output_of(*p.what.inputs[0]).value.updated();
   }
   remember(node, p);
-  node.device = device;
+  node.device = a.device;
   node.assigned = node.elided = false;
+}
+
+void execute(Node& node, const Prepared& p) {
+  Arranged arranged;
+  arrange(node, p, arranged);
+  if (!shares_memory(*p.what.op, p.what)) start(node, p, arranged);
+  take_results(node, p, arranged);
 }
 
 // Adds the place where the node was made to what `action` throws.
@@ -298,9 +314,33 @@ Resolution resolve(const Node& node) {
 
 void run(Node& node) {
   with_place(node, [&] {
-    Prepared p = prepare(node);
+    const Prepared p = prepare(node);
     execute(node, p);
   });
+}
+
+void run_together(const Op& op, std::span<const NodeRef> nodes) {
+  const bool one_by_one = nodes.size() < 2 || nodes[0]->inputs[0].node->device.type == DeviceType::cpu ||
+                          !op.cuda_many || watch().on || is_half(nodes[0]->inputs[0].node->output.spec.dtype);
+  if (one_by_one) {
+    for (const NodeRef& node : nodes) run(*node);
+    return;
+  }
+  struct Own {
+    Prepared prepared;
+    Arranged arranged;
+  };
+  std::deque<Own> all;  // what a launch points to stays where it is
+  std::vector<Launch> launches;
+  for (const NodeRef& node : nodes)
+    with_place(*node, [&] {
+      Own& own = all.emplace_back(Own{prepare(*node), {}});
+      arrange(*node, own.prepared, own.arranged);
+      launches.push_back(own.arranged.launch);
+    });
+  op.cuda_many(launches.data(), static_cast<std::int64_t>(launches.size()));
+  backend(all[0].arranged.device).launched({&op.name, 1});
+  for (std::size_t i = 0; i < nodes.size(); ++i) take_results(*nodes[i], all[i].prepared, all[i].arranged);
 }
 
 Resolution infer_shapes(Node& node) {

@@ -31,6 +31,10 @@ void make_room(Cell& cell, const Spec& spec, Device device);
 // place where the node was made; a value that the data spoilt may then have replaced the one before.
 void run(Node& node);
 
+// Runs nodes of one op, all on one device and none reading what another one makes: at once, where the device
+// can.
+void run_together(const Op& op, std::span<const NodeRef> nodes);
+
 // The message of a status, without the place.
 std::string status_text(const Op& op, const Status& status);
 

@@ -29,6 +29,7 @@ struct TraceStep {
   Attrs attrs;
   Small<std::int32_t> in, out;  // values
   Phase phase = Phase::forward;
+  bool gathered = false;        // an update that nothing stands behind but others, which it can be made with
   std::int32_t update = -1;     // of which parameter of the program; its scalars are given when the plan runs
   const Op* written = nullptr;  // what the program says, where it fused into `op`; what messages speak of
   std::int32_t node = -1;       // of the program's nodes, which one it is; -1: none

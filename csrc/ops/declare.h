@@ -33,9 +33,14 @@
 #if defined(EDFCORE_HAS_CUDA)  // under nvcc or on the simulated device
 #define EDF_CUDA_KERNEL(kernel) (&cuda::kernel)
 #define EDF_DECLARE_CUDA_KERNEL(kernel) EDF_DECLARE_CPU_KERNEL_IN(cuda, kernel)
+#define EDF_DECLARE_CUDA_MANY(kernel)       \
+  namespace cuda {                          \
+  void kernel(const Launch*, std::int64_t); \
+  }
 #else
 #define EDF_CUDA_KERNEL(kernel) nullptr
 #define EDF_DECLARE_CUDA_KERNEL(kernel)
+#define EDF_DECLARE_CUDA_MANY(kernel)
 #endif
 
 // EDF_KERNEL(softmax) at namespace edfcore declares softmax_kernel everywhere.

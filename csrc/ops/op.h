@@ -148,6 +148,7 @@ struct Op {
   std::uint32_t indices = 0;  // bit i: input i holds labels or positions, which autocast leaves alone
   // Floating-point operations, for people who read plans; null: one for every element.
   std::int64_t (*flops)(std::span<const Spec> in, std::span<const Spec> out, const Attrs&) = nullptr;
+  ManyKernel cuda_many = nullptr;  // does several of them in fewer launches than one each
 
   bool reads(std::size_t input) const { return input >= 32 || !(unread >> input & 1u); }
 };

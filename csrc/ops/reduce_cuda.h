@@ -45,8 +45,9 @@ struct Axes {
 struct Reduction {
   Axes kept, reduced;
   std::int64_t groups, length, chunks, per_chunk;
-  double terms;  // what sums are divided by: more than `length` in the second stage
-  double rate;   // of a descent, which is left out after bad data
+  double terms;           // what sums are divided by: more than `length` in the second stage
+  double rate;            // of a descent, which is left out after bad data
+  const double* numbers;  // whose first is the rate, where not null
   const Status* status;
 };
 
@@ -60,7 +61,8 @@ __device__ void put(const Reduction& r, Out* out, std::int64_t group, std::int64
   if constexpr (R == Result::output) out[group] = Fold::template finish<Out>(acc, r.terms);
   if constexpr (R == Result::descent)
     if (r.status->code == Status::ok)
-      out[group] -= static_cast<Out>(r.rate) * Fold::template finish<Out>(acc, r.terms);
+      out[group] -= static_cast<Out>(r.numbers == nullptr ? r.rate : r.numbers[0]) *
+                    Fold::template finish<Out>(acc, r.terms);
 }
 
 // Joins terms first, first + step, ... before `end`, in this order. Some are loaded ahead.
@@ -184,6 +186,7 @@ void reduce(const Launch& l, const View& terms, const bool* reduced, double term
   if (r.groups == 0) return;
   r.terms = r.terms > terms_less ? r.terms - terms_less : 0;
   r.rate = l.attrs->scalar;
+  r.numbers = l.numbers;
   r.status = l.status;
   const Acc start = Fold::template start<T>();
   const T* x = pointer<const T>(terms);

@@ -6,6 +6,9 @@ namespace edfcore {
 EDF_KERNEL(sgd)
 EDF_KERNEL(momentum)
 EDF_KERNEL(adam)
+EDF_DECLARE_CUDA_MANY(sgd_many)
+EDF_DECLARE_CUDA_MANY(momentum_many)
+EDF_DECLARE_CUDA_MANY(adam_many)
 
 namespace ops {
 
@@ -41,7 +44,8 @@ const Op sgd = {.name = "sgd",
                 .infer = infer_sgd,
                 .cpu = EDF_CPU_KERNEL(sgd_kernel),
                 .cuda = EDF_CUDA_KERNEL(sgd_kernel),
-                .flags = op_elementwise | op_mutates | op_descends | op_half_on_cuda | op_no_grad};
+                .flags = op_elementwise | op_mutates | op_descends | op_no_grad,
+                .cuda_many = EDF_CUDA_KERNEL(sgd_many)};
 
 // Beside the parameter, m is updated in place.
 const Op momentum = {.name = "momentum",
@@ -49,7 +53,8 @@ const Op momentum = {.name = "momentum",
                      .infer = infer_momentum,
                      .cpu = EDF_CPU_KERNEL(momentum_kernel),
                      .cuda = EDF_CUDA_KERNEL(momentum_kernel),
-                     .flags = op_internal | op_mutates | op_no_grad};
+                     .flags = op_internal | op_mutates | op_no_grad,
+                     .cuda_many = EDF_CUDA_KERNEL(momentum_many)};
 
 // Beside the parameter, m and v are updated in place:
 //     m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2,  p -= scalar m / (sqrt(v) / scalar2 +
@@ -60,7 +65,8 @@ const Op adam = {.name = "adam",
                  .infer = infer_adam,
                  .cpu = EDF_CPU_KERNEL(adam_kernel),
                  .cuda = EDF_CUDA_KERNEL(adam_kernel),
-                 .flags = op_internal | op_mutates | op_no_grad};
+                 .flags = op_internal | op_mutates | op_no_grad,
+                 .cuda_many = EDF_CUDA_KERNEL(adam_many)};
 
 }  // namespace ops
 }  // namespace edfcore

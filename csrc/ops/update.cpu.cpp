@@ -5,16 +5,25 @@
 
 namespace edfcore::EDF_ISA {
 
+namespace {
+
+template <class Rule, class T>
+Rule rule_of(const Launch& launch) {
+  return {static_cast<T>(launch.attrs->scalar), static_cast<T>(launch.attrs->scalar2)};
+}
+
+}  // namespace
+
 void sgd_kernel(const Launch& launch) {
   if (launch.status->code != Status::ok) return;
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
     T* p = pointer<T>(launch.out[0]);
     const T* g = pointer<const T>(launch.in[1]);
-    const T rate = static_cast<T>(launch.attrs->scalar);
+    const auto rule = rule_of<Sgd<T>, T>(launch);
     parallel_ranges(launch.out[0].size, 16384, [=](std::int64_t begin, std::int64_t end) {
       EDF_INDEPENDENT
-      for (std::int64_t i = begin; i < end; ++i) p[i] -= rate * g[i];
+      for (std::int64_t i = begin; i < end; ++i) rule(p[i], g[i]);
     });
   });
 }
@@ -23,7 +32,7 @@ void momentum_kernel(const Launch& launch) {
   if (launch.status->code != Status::ok) return;
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
-    const Momentum<T> rule(launch);
+    const auto rule = rule_of<Momentum<T>, T>(launch);
     T* p = pointer<T>(launch.out[0]);
     const T* g = pointer<const T>(launch.in[1]);
     T* m = pointer<T>(launch.in[2]);
@@ -38,7 +47,7 @@ void adam_kernel(const Launch& launch) {
   if (launch.status->code != Status::ok) return;
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
-    const Adam<T> rule(launch);
+    const auto rule = rule_of<Adam<T>, T>(launch);
     const T* h = pointer<const T>(launch.in[4]);
     const T beta1 = h[0], beta2 = h[1], epsilon = h[2];
     T* p = pointer<T>(launch.out[0]);

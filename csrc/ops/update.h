@@ -1,5 +1,5 @@
-// Rules of the updates that keep something from step to step: written once, for every device and instruction
-// set.
+// Rules of the updates, for one element: written once, for every device and instruction set. Each holds the
+// two numbers of its op, Attrs::scalar and Attrs::scalar2.
 #pragma once
 
 #include "ops/elementwise.h"
@@ -7,11 +7,16 @@
 namespace edfcore::EDF_ISA {
 
 template <class T>
+struct Sgd {
+  T rate, unused;
+
+  EDF_HD void operator()(T& p, T g) const { p -= rate * g; }
+};
+
+template <class T>
 struct Momentum {
   T rate, decay;
 
-  explicit Momentum(const Launch& launch)
-      : rate(static_cast<T>(launch.attrs->scalar)), decay(static_cast<T>(launch.attrs->scalar2)) {}
   EDF_HD void operator()(T& p, T g, T& m) const {
     m = decay * m + g;
     p -= rate * m;
@@ -23,8 +28,6 @@ template <class T>
 struct Adam {
   T rate, correction;
 
-  explicit Adam(const Launch& launch)
-      : rate(static_cast<T>(launch.attrs->scalar)), correction(static_cast<T>(launch.attrs->scalar2)) {}
   EDF_HD void operator()(T& p, T g, T& m, T& v, T beta1, T beta2, T epsilon) const {
     m = beta1 * m + (T(1) - beta1) * g;
     v = beta2 * v + (T(1) - beta2) * (g * g);

@@ -12,6 +12,7 @@
 #define __constant__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(n) alignas(n)
 #define EDF_UNROLL
 #define EDF_UNROLL_BY(count)

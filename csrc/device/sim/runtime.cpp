@@ -37,6 +37,7 @@ struct Runtime {
   size_t in_use = 0;
   std::atomic<bool> launched = false;  // since memory was last looked at
   std::string failing;                 // the file of a launch that has failed and is not told yet
+  std::atomic<uint64_t> launches = 0;
   std::atomic<cudaError_t> last_error = cudaSuccess;
   std::mutex fault_mutex;
   std::atomic<cudaError_t> fault = cudaSuccess;
@@ -124,12 +125,15 @@ bool faulted() { return runtime().fault != cudaSuccess; }
 bool note_launch(const char* file) {
   Runtime& r = runtime();
   r.launched = true;
+  r.launches.fetch_add(1, std::memory_order_relaxed);
   const char* failing = getenv("EDFCORE_SIM_FAULT");
   if (failing == nullptr || *failing == 0 || strstr(file, failing) == nullptr) return true;
   const std::lock_guard lock(r.mutex);
   r.failing = file;
   return false;
 }
+
+uint64_t launches() { return runtime().launches.load(std::memory_order_relaxed); }
 
 size_t dynamic_shared_limit(const void* kernel) {
   const std::lock_guard lock(runtime().mutex);

@@ -76,6 +76,8 @@ void run_or_write_down(const LaunchConfig& config, Call<Params...> call) {
     run_grid(config, &Own::invoke, &call);
 }
 
+uint64_t launches();  // that have run so far
+
 // The order of threads from here on; EDFCORE_SIM_SEED, or 0, until it is called.
 void set_seed(uint64_t seed);
 
