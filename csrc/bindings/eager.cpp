@@ -70,8 +70,8 @@ void run_tensor(Node& node) {
   if (!node.requires_grad) forget_history(node);
 }
 
-// What autocast makes of the inputs. The last one is converted first, so that gradients arrive in the order in
-// which they would without.
+// What autocast makes of the inputs. The last one is converted first, so that gradients arrive in the order
+// in which they would without.
 void convert_inputs(const Op& op, Edges& edges) {
   const std::optional<Attrs> attrs = autocast_of(op);
   if (!attrs) return;
@@ -214,8 +214,10 @@ void construct_tensor(py::handle object, py::handle data, py::handle dtype, py::
 void init_eager(py::module_& m) {
   add_method(tensor_type, "backward", &run_backward, py::arg("gradient") = py::none(), py::kw_only(),
              py::arg("create_graph") = false);
-  add_method(tensor_type, "numpy", &to_numpy, "The values as a read-only array; on the CPU without a copy. Those of bfloat16 have the dtype of the "
-             "package ml_dtypes where it is installed; otherwise the array is a float32 copy of the same values.");
+  add_method(
+      tensor_type, "numpy", &to_numpy,
+      "The values as a read-only array; on the CPU without a copy. Those of bfloat16 have the dtype of the "
+      "package ml_dtypes where it is installed; otherwise the array is a float32 copy of the same values.");
   add_property(tensor_type, "grad", &get_grad, &set_grad);
   add_property(
       tensor_type, "requires_grad", [](const TensorHandle& t) { return t.get().requires_grad; },
