@@ -266,9 +266,10 @@ def test_memory_is_shared(activation: Any, kept: int) -> None:
 def test_what_a_kernel_is_said_not_to_read_it_does_not_read(name: str, device: str) -> None:
     op = edf._core.find_op(name)
     random = np.random.default_rng(7)
-    arrays = [random.uniform(0.5, 2.0, 50).astype(np.float32) for _ in range(op.arity)]
+    several = op.arity if op.arity >= 0 else 3
+    arrays = [random.uniform(0.5, 2.0, 50).astype(np.float32) for _ in range(several)]
     want = edf._core.apply(op, tuple(map(edf.Tensor, arrays))).numpy()
-    for i in range(op.arity):
+    for i in range(several):
         if op.unread >> i & 1:
             arrays[i] = np.full(50, np.nan, np.float32)
     assert np.array_equal(edf._core.apply(op, tuple(map(edf.Tensor, arrays))).numpy(), want)

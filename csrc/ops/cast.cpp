@@ -23,6 +23,7 @@ void vjp_cast(Builder& b, const VjpArgs& args) {
 
 // The other inputs are there for their dtypes.
 void infer_autocast(Inference& inf) {
+  if (inf.in.empty()) inf.shape_error("there are no inputs: at least one is needed.");
   const DType from = inf.in[0].dtype;
   DType to = from;
   switch (static_cast<Autocast>(inf.attrs.ints[0])) {

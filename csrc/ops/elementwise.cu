@@ -64,7 +64,7 @@ void map_floating(const Launch& l) {
 
 }  // namespace
 
-#define EDF_UNARY_KERNELS(name, functor, reads)                                           \
+#define EDF_UNARY_KERNELS(name, functor, reads)                                    \
   void name##_kernel(const Launch& l) { map_plain<Value<functor>, 1>(l); }         \
   void name##_grad_kernel(const Launch& l) { map_plain<Gradient<functor>, 3>(l); } \
   void name##_grad2_kernel(const Launch& l) { map_floating<Gradient2<functor>, 4>(l); }

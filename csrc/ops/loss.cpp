@@ -212,12 +212,12 @@ const Op log_loss_scores_grad = {.name = "log_loss_scores_grad",
                                  .inplace = 1,
                                  .flags = op_internal};
 
+// Not in place: of a long row the loss reads scores when the gradient has been begun.
 const Op log_loss_scores_both = {.name = "log_loss_scores_both",
                                  .arity = 3,
                                  .infer = infer_log_loss_scores_both,
                                  .cpu = EDF_CPU_KERNEL(log_loss_scores_both_kernel),
                                  .cuda = EDF_CUDA_KERNEL(log_loss_scores_both_kernel),
-                                 .inplace = 0,
                                  .flags = op_internal | op_checks | op_no_grad,
                                  .outputs = 2};
 
@@ -262,7 +262,6 @@ const Op log_loss_soft_scores_both = {.name = "log_loss_soft_scores_both",
                                       .infer = infer_log_loss_soft_scores_both,
                                       .cpu = EDF_CPU_KERNEL(log_loss_soft_scores_both_kernel),
                                       .cuda = EDF_CUDA_KERNEL(log_loss_soft_scores_both_kernel),
-                                      .inplace = 0,
                                       .flags = op_internal | op_no_grad,
                                       .outputs = 2};
 
