@@ -156,7 +156,8 @@ def judge(document: Row) -> list[Row]:
                 "goal": goal.title, "wanted": goal.words(), "name": row["name"], "shape": row["shape"],
                 "who": row["who"], "figure": None if figure is None else float(f"{figure:.4g}"), "against": against,
                 "us": row.get("us"), "limit_us": limit and round(limit, 3),
-                "of_limit": limit and round(limit / row["us"], 4), "error": row.get("error"), "host_bound": row.get("host_bound", False),
+                "of_limit": limit and round(limit / row["us"], 4), "error": row.get("error"),
+                "host_bound": row.get("host_bound", False),
                 "verdict": "stated" if goal.what == "stated" else verdict,
             })  # fmt: skip
     return found

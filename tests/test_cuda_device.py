@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,48 @@ def test_waiting_runs_what_was_put_off(gpu: str) -> None:
     edf.SGD()
     with pytest.raises(edf.DataError, match="9"):
         edf.cuda.synchronize()
+
+
+def test_events_time_the_device(gpu: str) -> None:
+    begin, middle, end = (edf.cuda.Event() for _ in range(3))
+    with pytest.raises(edf.GraphError, match="both must have been recorded"):
+        begin.elapsed_time(end)
+    x = edf.Tensor(np.ones((300, 300), np.float32))
+    clock = time.perf_counter()
+    begin.record()
+    x = x @ x
+    middle.record()
+    for _ in range(5):
+        x = x @ x
+    end.record()
+    first, all_of_it = begin.elapsed_time(middle), begin.elapsed_time(end)
+    spent = 1e3 * (time.perf_counter() - clock)
+    assert 0 < first < all_of_it <= spent
+    assert first + middle.elapsed_time(end) == pytest.approx(all_of_it, rel=1e-3)
+    assert all_of_it > 2 * first or not SIMULATED
+
+
+def test_events_see_what_was_put_off(gpu: str) -> None:
+    x, y, loss = mlp([37, 11, 5])
+    x.value, y.value = examples(6)
+    begin, end = edf.cuda.Event(), edf.cuda.Event()
+    for _ in range(5):
+        begin.record()
+        edf.Forward()
+        edf.Backward(loss)
+        edf.SGD()
+        end.record()
+        before = edf.plan_stats()["graphs"]
+        edf.cuda.synchronize()
+        assert edf.plan_stats()["graphs"] == before, "the step had run when the event was recorded"
+    assert before > 0
+    assert begin.elapsed_time(end) > 0
+
+
+@pytest.mark.parametrize("index", [-1, 99, 1000])
+def test_events_of_devices_that_are_not_there(index: int) -> None:
+    with pytest.raises(edf.DeviceError):
+        edf.cuda.Event(index)
 
 
 # A device that fails takes its process with it, so these are programs of their own.

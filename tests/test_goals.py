@@ -114,7 +114,8 @@ def test_rows_know_their_limit() -> None:
         "rows": [{"name": "copy, best", "value": 4000.0}, {"name": "fp32 fused multiply-add", "value": 50.0}]
     }
     mine = [row("layer triple", "(1024, 1024) (1024, 1024)", us=200.0, flops=5_000_000_000),
-            row("relu", "(1000,)", us=4.0, bytes=8_000_000, gb_per_s=2000.0), row("cold start", "1", us=1.0)]  # fmt: skip
+            row("relu", "(1000,)", us=4.0, bytes=8_000_000, gb_per_s=2000.0),
+            row("cold start", "1", us=1.0)]  # fmt: skip
     judged = goals.judge({"ours": {"rows": mine}, "limits": limits})
     assert [(r["limit_us"], r["of_limit"]) for r in judged] == [(100.0, 0.5), (2.0, 0.5), (None, None)]
     assert "50% of the limit" in next(goals.lines(judged))

@@ -1,6 +1,8 @@
 // Devices, threads and memory: what the engine says of itself.
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "bindings/bindings.h"
 #include "core/parallel.h"
 #include "device/backend.h"
@@ -48,6 +50,34 @@ py::dict cuda_properties(int index) {
   return result;
 }
 
+// A moment in the work of a CUDA device.
+class Event {
+ public:
+  explicit Event(int index)
+      : device_(&backend({DeviceType::cuda, static_cast<std::int8_t>(std::clamp(index, -1, 127))})),
+        event_(device_->new_event()) {}
+  ~Event() { device_->free_event(event_); }
+  Event(const Event&) = delete;
+
+  void record() {
+    finish_step();
+    const py::gil_scoped_release release;
+    device_->record_event(event_);
+    recorded_ = true;
+  }
+  double elapsed_time(const Event& end) const {
+    if (!recorded_ || !end.recorded_) fail(ErrorKind::graph, "Event: both must have been recorded.");
+    if (device_ != end.device_) fail(ErrorKind::device, "Event: both must be of the same device.");
+    const py::gil_scoped_release release;
+    return 1e3 * device_->seconds(event_, end.event_);
+  }
+
+ private:
+  Backend* device_;
+  void* event_;
+  bool recorded_ = false;
+};
+
 }  // namespace
 
 void init_engine(py::module_& m) {
@@ -83,6 +113,11 @@ void init_engine(py::module_& m) {
   m.def("cuda_device_count", &cuda_device_count);
   m.def("cuda_why_not", &cuda_why_not);
   m.def("cuda_device_description", &cuda_device_description, py::arg("index") = 0);
+  py::class_<Event>(m, "Event", "A moment in the work of a CUDA device, as `torch.cuda.Event` has it.")
+      .def(py::init<int>(), py::arg("index") = 0)
+      .def("record", &Event::record, "Mark what the device has been given, what was put off among it.")
+      .def("elapsed_time", &Event::elapsed_time, py::arg("end"),
+           "Milliseconds of the device's from this moment to another, for which it waits.");
   m.def("cuda_properties", &cuda_properties, py::arg("index"));
   m.def(
       "synchronize",

@@ -64,6 +64,12 @@ class Backend {
   // later than this returns tells so at a call that waits.
   virtual void launched([[maybe_unused]] std::span<const char* const> ops) {}
 
+  // Events with a time: moments in a GPU's work, between which seconds pass. `seconds` waits for both.
+  virtual void* new_event() { return nullptr; }
+  virtual void record_event([[maybe_unused]] void* event) {}
+  virtual double seconds([[maybe_unused]] void* from, [[maybe_unused]] void* to) { return 0; }
+  virtual void free_event([[maybe_unused]] void* event) noexcept {}
+
   // The launches of issue(context), written down instead of run, or null where the device does no such thing;
   // what was written down is run as often as it is repeated. A run depends on the memory that it reads alone.
   virtual void* record([[maybe_unused]] void (*issue)(void*), [[maybe_unused]] void* context) {

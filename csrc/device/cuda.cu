@@ -194,6 +194,27 @@ class CudaBackend final : public Backend {
     return stream_;
   }
 
+  void* new_event() override {
+    use();
+    cudaEvent_t event = nullptr;
+    check(cudaEventCreateWithFlags(&event, cudaEventDefault), "making an event");
+    return event;
+  }
+  void record_event(void* event) override {
+    use();
+    check(cudaEventRecord(static_cast<cudaEvent_t>(event), stream_), "recording an event");
+  }
+  double seconds(void* from, void* to) override {
+    use();
+    for (void* event : {from, to})
+      check(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "waiting for an event");
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(from), static_cast<cudaEvent_t>(to)),
+          "timing events");
+    return milliseconds * 1e-3;
+  }
+  void free_event(void* event) noexcept override { cudaEventDestroy(static_cast<cudaEvent_t>(event)); }
+
   void launched(std::span<const char* const> ops) override {
     since_.add(ops);
     const cudaError_t error = cudaPeekAtLastError();

@@ -8,6 +8,20 @@ import numpy as np
 from edfcore._describe import Attrs, Operand
 from numpy.typing import DTypeLike, NDArray
 
+class Event:
+    """
+    A moment in the work of a CUDA device, as `torch.cuda.Event` has it.
+    """
+    def __init__(self, index: int = 0) -> None: ...
+    def elapsed_time(self, end: Event) -> float:
+        """
+        Milliseconds of the device's from this moment to another, for which it waits.
+        """
+    def record(self) -> None:
+        """
+        Mark what the device has been given, what was put off among it.
+        """
+
 class Node:
     """
     A node of a recorded graph.

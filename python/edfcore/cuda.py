@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from edfcore import _core
+from edfcore._core import Event
+
+__all__ = [
+    "Event", "Properties", "build", "description", "device_count", "empty_cache", "is_available", "memory_stats",
+    "properties", "reset_peak_memory_stats", "synchronize", "why_not",
+]  # fmt: skip
 
 
 class Properties(NamedTuple):

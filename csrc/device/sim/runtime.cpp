@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include <atomic>
+#include <chrono>
 #include <map>
 #include <mutex>
 #include <new>
@@ -261,17 +262,33 @@ cudaError_t cudaDeviceSynchronize() {
   return state();
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  *event = reinterpret_cast<cudaEvent_t>(new char);
+struct CUevent_st {
+  std::chrono::steady_clock::time_point when{};
+  bool timed = false, recorded = false;
+};
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
+  *event = new CUevent_st{.timed = (flags & cudaEventDisableTiming) == 0};
   return state();
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
-  delete reinterpret_cast<char*>(event);
+  delete event;
   return state();
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return state(); }
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  event->when = std::chrono::steady_clock::now();
+  event->recorded = true;
+  return state();
+}
+
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
+  if (!from->timed || !to->timed || !from->recorded || !to->recorded) return set_error(cudaErrorInvalidValue);
+  *milliseconds = std::chrono::duration<float, std::milli>(to->when - from->when).count();
+  return state();
+}
+
 cudaError_t cudaEventQuery(cudaEvent_t) { return state(); }
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaDeviceSynchronize(); }
 
