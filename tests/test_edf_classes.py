@@ -249,7 +249,7 @@ def test_nodes_are_ordinary_objects() -> None:
     assert weakref.ref(a)() is a
     assert [*inspect.signature(edf.Affine).parameters] == ["Phi", "x"]
     assert [*inspect.signature(edf.Sum).parameters] == ["x", "axis", "keepdims"]
-    assert [*inspect.signature(edf.Input).parameters] == ["value"]
+    assert [*inspect.signature(edf.Input).parameters] == ["value", "device"]
 
 
 def test_inputs_are_attributes_under_their_names() -> None:
