@@ -60,10 +60,10 @@ struct Columns {
     EDF_UNROLL
     for (std::int64_t j = 0; j < together; j += lanes<Acc>)
       store(to + j, joined(load(to + j), [&](std::int64_t r) {
-              if constexpr (std::is_same_v<Acc, double>)
-                return load_as_double(x + r * step + j);
-              else
+              if constexpr (Fold::selects)
                 return load(x + r * step + j);
+              else
+                return load_as_double(x + r * step + j);
             }));
   }
 };
