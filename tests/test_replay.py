@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import edfcore as edf
+from edfcore import _core
 from plan_programs import GRAPHS, Graph, chain, examples, mlp
 
 
