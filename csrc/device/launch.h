@@ -1,12 +1,12 @@
 // The kernel language: every .cu file includes this header and compiles with nvcc or, against the simulated
 // device, with the host compiler.
 //
-// What a kernel file may rely on: __global__, __device__, __launch_bounds__, __grid_constant__, threadIdx, blockIdx, blockDim,
-// gridDim, warpSize, __syncthreads, __syncwarp, shuffles and votes with a mask, integer atomics, vector
-// types, <math.h>. Beyond CUDA's own words there are EDF_HD, EDF_UNROLL, EDF_UNROLL_BY, EDF_SHARED,
-// dynamic_shared() and launch(); `__shared__` and `<<<>>>` are not to be written directly. Strict rules that
-// the simulator enforces: every thread of a block reaches every __syncthreads (no early return before one),
-// and a block never waits for another block.
+// What a kernel file may rely on: __global__, __device__, __launch_bounds__, __grid_constant__, threadIdx,
+// blockIdx, blockDim, gridDim, warpSize, __syncthreads, __syncwarp, shuffles and votes with a mask, integer
+// atomics, vector types, <math.h>. Beyond CUDA's own words there are EDF_HD, EDF_UNROLL, EDF_UNROLL_BY,
+// EDF_SHARED, dynamic_shared() and launch(); `__shared__` and `<<<>>>` are not to be written directly. Strict
+// rules that the simulator enforces: every thread of a block reaches every __syncthreads (no early return
+// before one), and a block never waits for another block.
 #pragma once
 
 #include <stddef.h>

@@ -1,5 +1,6 @@
-// Updates of many tensors in one launch, against a loop over elements: bits, memory between the tensors that is
-// nobody's, and how many launches it took. `updates CASE...` prints a line for each; test_updates.py judges it.
+// Updates of many tensors in one launch, against a loop over elements: bits, memory between the tensors that
+// is nobody's, and how many launches it took. `updates CASE...` prints a line for each; test_updates.py
+// judges it.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -134,7 +135,8 @@ class Work {
     const std::int64_t size = given_.sizes[n];
     const DType dtype = sizeof(T) == 8 ? DType::f64 : DType::f32;
     for (int k = 0; k < rule_.arrays; ++k)
-      views_[5 * n + static_cast<std::size_t>(k)] = {memory_.data + starts[k], &given_.sizes[n], 1, dtype, size};
+      views_[5 * n + static_cast<std::size_t>(k)] = {memory_.data + starts[k], &given_.sizes[n], 1, dtype,
+                                                     size};
     views_[5 * n + 4] = {memory_.data, nullptr, 1, dtype, 3};
     if (given_.bad_data) return;
     for (std::int64_t i = 0; i < size; ++i) {
