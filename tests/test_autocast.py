@@ -273,3 +273,70 @@ def test_threads_change_no_bit_of_halves(dtype: str) -> None:
             edf.SGD()
         results.append([np.array(n.value).tobytes() for n in (x, w)])
     assert results[1:] == results[:1] * 3
+
+
+def test_arrays_go_where_the_other_inputs_are(device: str) -> None:
+    with edf.device(device):
+        w = edf.Parameter(np.eye(3))
+    with edf.device("cpu"), edf.autocast():
+        y = edf.Matmul(np.ones((2, 3)), w)
+        edf.Forward()
+    np.testing.assert_array_equal(np.asarray(y.value, np.float32), np.ones((2, 3)))
+
+
+def test_a_node_that_is_refused_leaves_none_behind() -> None:
+    with edf.autocast():
+        x = edf.Input()
+        with pytest.raises(edf.Error, match=r"\[matmul\] input 0"):
+            edf.Matmul("no array", x)
+    assert edf.CompNodes == []
+
+
+def test_an_array_beside_a_half_result_counts_as_float32() -> None:
+    x, w, c = np.ones((2, 3), np.float32), np.ones((3, 2), np.float32), np.array([1.001, 1.003], np.float32)
+    with edf.autocast():
+        eager = ops.add(ops.matmul(edf.Tensor(x), edf.Tensor(w)), c)
+        recorded = ops.add(ops.matmul(edf.Parameter(x), edf.Parameter(w)), c)
+    edf.Forward()
+    np.testing.assert_array_equal(eager.numpy(), np.float32(3) + np.tile(c, (2, 1)))
+    np.testing.assert_array_equal(recorded.value, eager.numpy())
+
+
+def test_one_autocast_serves_two_threads() -> None:
+    block = edf.autocast()
+    entered, left = threading.Event(), threading.Event()
+    seen: dict[str, str] = {}
+
+    def product() -> str:
+        return str((edf.Tensor([[1.0]]) @ edf.Tensor([[1.0]])).dtype)
+
+    def first() -> None:
+        with block:
+            entered.wait(10)
+        seen["outside"] = product()
+        left.set()
+
+    def second() -> None:
+        with edf.autocast("float16"):
+            with block:
+                entered.set()
+                left.wait(10)
+            seen["in float16"] = product()
+
+    threads = [threading.Thread(target=f) for f in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {"outside": "float32", "in float16": "float16"}
+
+
+def test_moments_of_half_parameters_can_be_taken_along() -> None:
+    edf.DT = "bfloat16"
+    p = edf.Parameter(np.ones(3))
+    loss = edf.Sum(edf.Reshape(edf.Square(p), (1, 3)), axis=1)
+    edf.Forward()
+    edf.Backward(loss)
+    edf.Momentum()
+    p.optimised = p.optimised
+    assert p.optimised[0].dtype == np.float32

@@ -208,3 +208,19 @@ def test_steps_of_adam_repeat_one_recording(device: str) -> None:
         assert (repeated >= 12) == (device == "cuda" and keep == "looked")
     edf.keep("looked")
     assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("rule", ["SGD", "Momentum", "Adam"])
+def test_parameters_of_several_dtypes_are_updated(rule: str, device: str) -> None:
+    made = []
+    for dtype in ("float32", "bfloat16", "float64", "float16"):
+        edf.DT = dtype
+        made.append(edf.Parameter(np.ones((4, 3))))
+    edf.DT, edf.learning_rate = "float32", 0.25
+    terms = [edf.Cast(p, "float32") for p in made]
+    loss = edf.Sum(edf.Add(edf.Add(terms[0], terms[1]), edf.Add(terms[2], terms[3])), axis=1)
+    edf.Forward()
+    edf.Backward(loss)
+    getattr(edf, rule)()
+    for p in made:
+        np.testing.assert_allclose(np.asarray(p.value, np.float64), 0.75 if rule == "Adam" else 0.9375, rtol=4e-3)

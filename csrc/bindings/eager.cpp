@@ -43,22 +43,24 @@ NodeRef made_of(py::handle data, py::handle dtype, py::handle device, bool requi
 // Floating values beside tensors take the dtype of the first of them, integers stay what they are. What they
 // are called, what() says if it has to be said.
 template <class What>
-NodeRef tensor_node(py::handle object, const Node* like, const What& what) {
+NodeRef tensor_node(py::handle object, const Node* like, const What& what, bool wide = false) {
   if (Handle* handle = as_handle(object)) {
     look_at_value(handle->get());
     if (!handle->get().value()) fail(ErrorKind::graph, what(), " is a node that has no value yet.");
     return NodeRef(&handle->get());
   }
-  const bool floating = like && is_floating(like->output.spec.dtype);
-  Tensor tensor = to_tensor(object, floating ? std::optional(like->output.spec.dtype) : std::nullopt,
-                            like ? like->device : current_device(), what(), false);
+  std::optional<DType> dtype;
+  if (like && is_floating(like->output.spec.dtype)) dtype = like->output.spec.dtype;
+  if (dtype && wide) dtype = widened(*dtype);
+  Tensor tensor = to_tensor(object, dtype, like ? like->device : current_device(), what(), false);
   return make_leaf(Role::constant, std::move(tensor));
 }
 
 Edge tensor_edge(py::handle object, const Node* like, const Op& op, std::size_t position) {
   if (like)
     if (NodeRef number = as_number(object, op, position, like->device)) return {std::move(number), 0};
-  return {tensor_node(object, like, [&] { return text("[", op.name, "] input ", position); }), 0};
+  const bool wide = autocast_dtype() && op.autocast == Autocast::widest;  // as in a graph
+  return {tensor_node(object, like, [&] { return text("[", op.name, "] input ", position); }, wide), 0};
 }
 
 // Runs a node; with its history only where that is wanted.

@@ -26,6 +26,18 @@ PyMethodDef record_method = {
     "record(node: Node, op: Op, inputs: tuple, attrs: typing.Any = None) -> None\n\n"
     "Makes `node`, an instance of a subclass whose constructor runs, the node of an op."};
 
+// Within its life, arrays go to this device.
+class OnDevice {
+ public:
+  explicit OnDevice(Device device) : before_(std::exchange(current_device(), device)) {}
+  ~OnDevice() { current_device() = before_; }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  Device before_;
+};
+
 // Where the first of the inputs is that is a node.
 Device device_for(py::handle inputs) {
   for (py::ssize_t i = 0; i < PyTuple_GET_SIZE(inputs.ptr()); ++i)
@@ -47,7 +59,7 @@ static py::tuple converted(const Op& op, const Attrs& attrs, const py::tuple& gi
   };
   py::list operands;  // those whose dtypes count
   for (std::size_t i = 0; i < given.size(); ++i)
-    if (!is_number(given[i], i) && !(op.indices >> i & 1u)) operands.append(given[i]);
+    if (!is_number(given[i], i) && !(i < 32 && (op.indices >> i & 1u))) operands.append(given[i]);
   for (std::size_t i = given.size(); i-- > 0;) {
     inputs[i] = given[i];
     const Handle* handle = as_handle(given[i]);
@@ -66,12 +78,18 @@ static py::tuple converted(const Op& op, const Attrs& attrs, const py::tuple& gi
 void record(py::handle object, const Op& op, py::handle given_inputs, py::handle given) {
   const Attrs attrs = as_attrs(given);
   py::object inputs = py::reinterpret_borrow<py::object>(given_inputs);
-  if (const std::optional<Attrs> asked = autocast_of(op))
-    inputs = converted(op, *asked, py::reinterpret_borrow<py::tuple>(given_inputs));
+  const Device device = device_for(inputs);
   const auto n = static_cast<std::size_t>(PyTuple_GET_SIZE(inputs.ptr()));
+  if (const std::optional<Attrs> asked = autocast_of(op)) {
+    for (std::size_t i = 0; i < n; ++i) {  // what is no input at all is told before nodes are made for it
+      const py::handle input = PyTuple_GET_ITEM(inputs.ptr(), static_cast<py::ssize_t>(i));
+      if (!as_handle(input) && !is_host(input)) as_edge(input, op, i, device);
+    }
+    const OnDevice here(device);  // of conversions of arrays
+    inputs = converted(op, *asked, py::reinterpret_borrow<py::tuple>(given_inputs));
+  }
   Edges edges;
   edges.reserve(n);
-  const Device device = device_for(inputs);
   for (std::size_t i = 0; i < n; ++i)
     edges.push_back(as_edge(PyTuple_GET_ITEM(inputs.ptr(), static_cast<py::ssize_t>(i)), op, i, device));
   NodeRef node = make_node(op, std::move(edges), attrs);

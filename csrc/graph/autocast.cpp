@@ -21,7 +21,8 @@ bool autocasts(const Op& op, std::size_t i, const Node* input) {
   if (i < 32 && (op.indices >> i & 1u)) return false;
   if (!input) return true;
   // One that the op fuses with is left where it is: what they become computes as the op does.
-  if (op.fuses && op.fuses->producer == input->op && op.fuses->input == static_cast<std::int32_t>(i))
+  if (op.fuses && op.fuses->producer == input->op && op.fuses->input == static_cast<std::int32_t>(i) &&
+      !is_half(input->output.spec.dtype))
     return false;
   if (input->role == Role::number) return false;
   const bool fixed = input->role == Role::parameter || !input->recorded;  // of a dtype that is known

@@ -223,7 +223,7 @@ void Runner::give_numbers(std::span<const Scalars> updates) {
       (!on_cpu && std::equal(updates.begin(), updates.end(), given_.begin(), given_.end())))
     return;
   if (!on_cpu) {
-    if (given_.size() != updates.size())
+    if (numbers_.spec.shape.size() != static_cast<std::int64_t>(2 * updates.size()) || !numbers_)
       numbers_ =
           allocate({DType::f64, Shape{static_cast<std::int64_t>(2 * updates.size())}}, plan_.trace.device);
     given_.clear();

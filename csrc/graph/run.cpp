@@ -1,6 +1,7 @@
 // Running one node: infer, allocate, launch, look at the status word.
 #include "graph/run.h"
 
+#include <algorithm>
 #include <deque>
 #include <limits>
 #include <string>
@@ -321,7 +322,10 @@ void run(Node& node) {
 
 void run_together(const Op& op, std::span<const NodeRef> nodes) {
   const bool one_by_one = nodes.size() < 2 || nodes[0]->inputs[0].node->device.type == DeviceType::cpu ||
-                          !op.cuda_many || watch().on || is_half(nodes[0]->inputs[0].node->output.spec.dtype);
+                          !op.cuda_many || watch().on ||
+                          std::any_of(nodes.begin(), nodes.end(), [](const NodeRef& n) {
+                            return is_half(n->inputs[0].node->output.spec.dtype);  // runs widened
+                          });
   if (one_by_one) {
     for (const NodeRef& node : nodes) run(*node);
     return;

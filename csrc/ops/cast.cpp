@@ -35,7 +35,8 @@ void infer_autocast(Inference& inf) {
       break;
     default:  // two half types meet in float32, too
       for (const Spec& other : inf.in)
-        if (is_half(from) && other.dtype != from && is_floating(other.dtype)) to = DType::f32;
+        if (is_half(from) && other.dtype != from && (is_half(other.dtype) || other.dtype == DType::f32))
+          to = DType::f32;
   }
   inf.attrs.dtype = to;
   inf.out[0] = {to, inf.in[0].shape};

@@ -73,7 +73,7 @@ struct Product {
   }
   // So can the rows of a, for the most part.
   bool packs_left() const {
-    return matmul_packs_left(columns, trans_a, whole * static_cast<std::int64_t>(sizeof(T)));
+    return !narrow() && matmul_packs_left(columns, trans_a, whole * static_cast<std::int64_t>(sizeof(T)));
   }
 
   std::int64_t depth_at_once() const {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ContextDecorator, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,9 @@ class autocast(ContextDecorator):  # noqa: N801  # as PyTorch has it
     takes what comes; float64 and integers stay what they are. Parameters stay float32, and so do their gradients, since
     the gradient of a conversion is converted back. Blocks may be nested; with `enabled=False` nothing is converted.
 
+    In a graph, conversions are nodes of their own in `CompNodes`, before the nodes that read them. `Backward` reads
+    what they made in `Forward`: a value that is assigned between the two is not converted again.
+
     bfloat16 has the range of float32, so nothing more is needed. Gradients in float16 are 0 below 6e-8: multiply the
     loss by a number such as 1024, and divide the learning rate by it.
 
@@ -52,17 +56,18 @@ class autocast(ContextDecorator):  # noqa: N801  # as PyTorch has it
     def __init__(self, dtype: DTypeLike = bfloat16, enabled: bool = True) -> None:
         self.dtype = dtype
         self.enabled = enabled
-        self._before: list[str | None] = []
+        self._threads = threading.local()  # what was set before, for each thread that is within
 
     def _recreate_cm(self) -> autocast:  # for every call of a function, in whichever thread
         return autocast(self.dtype, self.enabled)
 
     def __enter__(self) -> autocast:
-        self._before.append(_core.set_autocast(self.dtype if self.enabled else None))
+        before = _core.set_autocast(self.dtype if self.enabled else None)
+        self._threads.before = [*getattr(self._threads, "before", []), before]
         return self
 
     def __exit__(self, *error: object) -> None:
-        _core.set_autocast(self._before.pop())
+        _core.set_autocast(self._threads.before.pop())
 
 
 class _Members(Tensor):
