@@ -223,4 +223,6 @@ def test_parameters_of_several_dtypes_are_updated(rule: str, device: str) -> Non
     edf.Backward(loss)
     getattr(edf, rule)()
     for p in made:
-        np.testing.assert_allclose(np.asarray(p.value, np.float64), 0.75 if rule == "Adam" else 0.9375, rtol=4e-3)
+        np.testing.assert_allclose(
+            np.asarray(p.value, np.float64), 0.75 if rule == "Adam" else 0.9375, rtol=4e-3
+        )
