@@ -28,7 +28,11 @@ def configured(build: Path, *options: str, **env: str | None) -> tuple[int, str]
     if ninja := shutil.which("ninja"):
         words += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     words += [f"-DCMAKE_CXX_COMPILER={shutil.which('c++') or 'c++'}"]
-    kept = {k: v for k, v in (os.environ | {"CUDAARCHS": None} | env).items() if v is not None}
+    launchers = dict.fromkeys(
+        ("CMAKE_CXX_COMPILER_LAUNCHER", "CMAKE_CUDA_COMPILER_LAUNCHER")
+    )  # need not be found
+    settings = os.environ | launchers | {"CUDAARCHS": None} | env
+    kept = {k: v for k, v in settings.items() if v is not None}
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=kept)
     return done.returncode, done.stdout + done.stderr
 
