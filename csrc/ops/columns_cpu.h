@@ -83,24 +83,6 @@ struct Moments {
   }
 };
 
-struct VarFold {
-  static constexpr bool selects = false;
-  template <class T>
-  using Acc = Moments;
-  template <class T>
-  static Moments start() {
-    return {};
-  }
-  static Moments join(Moments a, Moments b) {
-    if (a.n == 0) return b;
-    const double d = b.shift - a.shift, sum = b.sum + b.n * d;
-    a.squares += b.squares + d * (b.sum + sum);
-    a.sum += sum;
-    a.n += b.n;
-    return a;
-  }
-};
-
 // Of a run of memory, measured from its first term.
 template <class T>
 Moments moments_of(const T* x, std::int64_t n) {
@@ -118,13 +100,31 @@ Moments moments_of(const T* x, std::int64_t n) {
   };
   const std::int64_t whole = n / fold_lanes * fold_lanes;
   for (std::int64_t i = 0; i < whole; i += fold_lanes) add(x + i);
-  if (whole < n) {
-    LastTerms<T> last(x, n);
-    for (std::int64_t l = n - whole; l < fold_lanes; ++l) last.at[l] = x[0];
-    add(last.at);
-  }
+  if (whole < n) add(rest_of(x, n, x[0]).at);
   return {static_cast<double>(n), shift, sum.joined(), squares.joined()};
 }
+
+struct VarFold {
+  static constexpr bool selects = false;
+  template <class T>
+  using Acc = Moments;
+  template <class T>
+  static Moments start() {
+    return {};
+  }
+  template <class T>
+  static Moments of_run(const T* x, std::int64_t n) {
+    return moments_of(x, n);
+  }
+  static Moments join(Moments a, Moments b) {
+    if (a.n == 0) return b;
+    const double d = b.shift - a.shift, sum = b.sum + b.n * d;
+    a.squares += b.squares + d * (b.sum + sum);
+    a.sum += sum;
+    a.n += b.n;
+    return a;
+  }
+};
 
 // All columns have as many terms, and their first terms as what the others are measured from.
 template <class T>

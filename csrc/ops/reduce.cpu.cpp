@@ -52,19 +52,6 @@ struct Reduction {
   }
 };
 
-template <class Fold, class T>
-auto run_of(const T* x, std::int64_t n) {
-  return fold_run<Fold>(x, n);
-}
-template <>
-auto run_of<VarFold>(const float* x, std::int64_t n) {
-  return moments_of(x, n);
-}
-template <>
-auto run_of<VarFold>(const double* x, std::int64_t n) {
-  return moments_of(x, n);
-}
-
 // One output, its units [u0, u1).
 template <class Fold, class T, class Acc>
 Acc reduce_runs(const Reduction& r, const T* x, std::int64_t u0, std::int64_t u1) {
@@ -73,7 +60,7 @@ Acc reduce_runs(const Reduction& r, const T* x, std::int64_t u0, std::int64_t u1
     const std::int64_t run = u / r.run_blocks(), first = (u - run * r.run_blocks()) * block;
     const T* terms = x + r.reduced.offset(0, run, r.reduced.rank - 1) + first;
     const std::int64_t n = smaller(block, r.reduced.inner() - first);
-    acc = Fold::join(acc, run_of<Fold>(terms, n));
+    acc = Fold::join(acc, fold_run<Fold>(terms, n));
   }
   return acc;
 }

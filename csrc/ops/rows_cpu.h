@@ -116,21 +116,46 @@ struct Sums {
   }
 };
 
-// What stands behind the last sixteen of some terms, and zeros.
+// What fills no sixteen at the end of a row, and other lanes.
 template <class T>
-struct LastTerms {
-  alignas(64) T at[fold_lanes] = {};
-  LastTerms(const T* x, std::int64_t n) {
-    for (std::int64_t i = n / fold_lanes * fold_lanes, l = 0; i < n; ++i, ++l) at[l] = x[i];
+struct Rest {
+  alignas(64) T at[fold_lanes];
+  std::int64_t count = 0;
+
+  // Which of the lanes from l on are among them.
+  auto first(int l) const {
+    static constexpr T numbers[fold_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return load(numbers + l) < broadcast(static_cast<T>(count));
+  }
+
+  // The others become `other`.
+  void load_some(const T* x, T other) {
+    for (int l = 0; l < fold_lanes; l += lanes<T>)
+      store(at + l, first(l) ? load_first(x + l, count - l) : broadcast(other));
+  }
+  void clear_others() {
+    for (int l = 0; l < fold_lanes; l += lanes<T>) store(at + l, first(l) ? load(at + l) : Vector<T>{});
+  }
+  void store_some(T* to) const {
+    for (int l = 0; l < fold_lanes; l += lanes<T>) store_first(to + l, load(at + l), count - l);
   }
 };
+
+// Of n elements, those behind the last sixteen.
+template <class T>
+Rest<T> rest_of(const T* x, std::int64_t n, T other = 0) {
+  Rest<T> rest;
+  rest.count = n % fold_lanes;
+  rest.load_some(x + n - rest.count, other);
+  return rest;
+}
 
 template <class T>
 double sum_of(const T* x, std::int64_t n) {
   Sums sums;
   const std::int64_t whole = n / fold_lanes * fold_lanes;
   for (std::int64_t i = 0; i < whole; i += fold_lanes) sums.add(x + i);
-  if (whole < n) sums.add(LastTerms<T>(x, n).at);
+  if (whole < n) sums.add(rest_of(x, n).at);
   return sums.joined();
 }
 
@@ -142,7 +167,7 @@ double dot_of(const T* x, const T* y, std::int64_t n) {
   };
   const std::int64_t whole = n / fold_lanes * fold_lanes;
   for (std::int64_t i = 0; i < whole; i += fold_lanes) add(x + i, y + i);
-  if (whole < n) add(LastTerms<T>(x, n).at, LastTerms<T>(y, n).at);
+  if (whole < n) add(rest_of(x, n).at, rest_of(y, n).at);
   return sums.joined();
 }
 
@@ -193,10 +218,12 @@ T select_of(const T* x, std::int64_t n) {
   return fold<Fold, T>(n, [=](std::int64_t i) { return x[i]; });
 }
 
-// Of a run of memory; sums are those of `fold`.
+// Of a run of memory, as the fold itself says or else by vectors; sums are those of `fold`.
 template <class Fold, class T>
 auto fold_run(const T* x, std::int64_t n) {
-  if constexpr (has_vectors<T> && Fold::selects)
+  if constexpr (requires { Fold::of_run(x, n); })
+    return Fold::of_run(x, n);
+  else if constexpr (has_vectors<T> && Fold::selects)
     return select_of<Fold>(x, n);
   else if constexpr (has_vectors<T>)
     return sum_of(x, n);

@@ -10,31 +10,6 @@ namespace edfcore::EDF_ISA {
 
 constexpr std::int64_t softmax_work = 4096;  // elements in a chunk, about
 
-// What fills no sixteen at the end of a row, and other lanes.
-template <class T>
-struct Rest {
-  alignas(64) T at[fold_lanes];
-  std::int64_t count = 0;
-
-  // Which of the lanes from l on are among them.
-  auto first(int l) const {
-    static constexpr T numbers[fold_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return load(numbers + l) < broadcast(static_cast<T>(count));
-  }
-
-  // The others become `other`.
-  void load_some(const T* x, T other) {
-    for (int l = 0; l < fold_lanes; l += lanes<T>)
-      store(at + l, first(l) ? load_first(x + l, count - l) : broadcast(other));
-  }
-  void clear_others() {
-    for (int l = 0; l < fold_lanes; l += lanes<T>) store(at + l, first(l) ? load(at + l) : Vector<T>{});
-  }
-  void store_some(T* to) const {
-    for (int l = 0; l < fold_lanes; l += lanes<T>) store_first(to + l, load(at + l), count - l);
-  }
-};
-
 // exp(x - top) of a row, where top is its maximum, so that no exponent is positive.
 template <class T>
 struct Powers {
