@@ -41,29 +41,18 @@ struct Loader {
   static_assert(block_threads * V % row == 0);
 
   T held[reads][V];
-  const T* from;  // the thread's place in the next tile
-  std::int64_t step_outer, step_tile;
-  int own_k, sides_left;  // its place along k; how much of the operand lies beyond its place along m or n
+  TileWalk<T, Side, K, Along> walk;
 
-  __device__ Loader(const T* x, std::int64_t side0, std::int64_t sides, std::int64_t k0,
-                    std::int64_t stride) {
-    const int first = static_cast<int>(threadIdx.x) * V, outer = first / row, inner = first % row;
-    const std::int64_t at_side = side0 + (Along ? outer : inner), left = sides - at_side;
-    own_k = Along ? inner : outer;
-    sides_left = left < Side ? static_cast<int>(left) : Side;
-    from = x + (Along ? at_side * stride + k0 + own_k : (k0 + own_k) * stride + at_side);
-    step_outer = outer_step * stride;
-    step_tile = Along ? K : K * stride;
-  }
+  __device__ Loader(const T* x, std::int64_t side0, std::int64_t sides, std::int64_t k0, std::int64_t stride)
+      : walk(x, side0, sides, k0, stride, static_cast<int>(threadIdx.x) * V / row,
+             static_cast<int>(threadIdx.x) * V % row, outer_step) {}
 
   // Reads the next tile, of whose extent along k `depth` lie in the operand; what lies outside is 0.
   __device__ void read(int depth, bool wide) {
     EDF_UNROLL
     for (int r = 0; r < reads; ++r) {
-      const int k_left = depth - own_k;
-      const int left =
-          Along ? (r * outer_step < sides_left ? k_left : 0) : (r * outer_step < k_left ? sides_left : 0);
-      const T* place = from + r * step_outer;
+      const int left = walk.left(depth, r * outer_step);
+      const T* place = walk.from + r * walk.step_outer;
       if (V == 4 && wide && left >= V) {
         constexpr int pack = 16 / static_cast<int>(sizeof(T)) < V ? 16 / static_cast<int>(sizeof(T)) : V;
         EDF_UNROLL
@@ -77,7 +66,7 @@ struct Loader {
         for (int v = 0; v < V; ++v) held[r][v] = v < left ? place[v] : T(0);
       }
     }
-    from += step_tile;
+    walk.from += walk.step_tile;
   }
 
   // In shared memory the tile's rows run along m or n, for both layouts.
@@ -120,12 +109,9 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
   constexpr int threads_m = block_threads / Tile::threads_n;
   const int thread_m = static_cast<int>(threadIdx.x) / Tile::threads_n;
   const int thread_n = static_cast<int>(threadIdx.x) % Tile::threads_n;
-  const Division at = divide(static_cast<std::int64_t>(blockIdx.x), p.tiles_n);
-  const std::int64_t m0 = at.quotient * Tile::M, n0 = at.remainder * Tile::N;
-  const std::int64_t k_begin = static_cast<std::int64_t>(blockIdx.y) * p.k_per_split;
-  const std::int64_t k_end = k_begin + p.k_per_split < p.k ? k_begin + p.k_per_split : p.k;
-
-  const auto nth = static_cast<std::int64_t>(blockIdx.z);  // of the batch
+  const BlockPlace<Tile> place(p);
+  const std::int64_t m0 = place.m0, n0 = place.n0, k_begin = place.k_begin, k_end = place.k_end,
+                     nth = place.nth;
   LoadA a(p.a + nth * p.step_a, m0, p.m, k_begin, TransA ? p.m : p.k);
   LoadB b(p.b + nth * p.step_b, n0, p.n, k_begin, TransB ? p.k : p.n);
   T acc[Tile::TM][Tile::TN];
@@ -271,7 +257,7 @@ void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const 
            static_cast<int>(splits));
 }
 
-// The types whose matrices are multiplied.
+// The types whose matrices are multiplied; sums of products and updates by them run widened on the half ones.
 template <class Body>
 void visit_product(DType dtype, const Body& body) {
   switch (dtype) {
@@ -293,7 +279,7 @@ void matmul_kernel(const Launch& l) {
 }
 
 void matmul_sum_kernel(const Launch& l) {
-  visit_product(l.out[0].dtype, [&](auto t) {
+  visit_floating(l.out[0].dtype, [&](auto t) {
     using T = decltype(t);
     for (std::int32_t i = 1; i < l.n_in; i += 2) {
       const View& plus = i == 1 ? l.in[0] : l.out[0];
@@ -315,7 +301,7 @@ void matmul_sgd_kernel(const Launch& l) {
   Launch own = l, update = l;
   own.out = &gradient;
   own.scratch = static_cast<std::byte*>(l.scratch) + (bytes + 255) / 256 * 256;
-  visit_product(p.dtype, [&](auto t) {
+  visit_floating(p.dtype, [&](auto t) {
     using T = decltype(t);
     product<T>(own, l.in + 1, l.attrs->trans_a, l.attrs->trans_b, nullptr, false);
   });

@@ -24,6 +24,50 @@ struct Problem {
   std::int64_t batch, step_a, step_b;  // from one product's operands to the next's; 0 for one they share
 };
 
+// Where a block of a kernel stands whose tiles are M by N: its tile, its part of k, and its product of the
+// batch.
+template <class Tile>
+struct BlockPlace {
+  std::int64_t m0, n0, k_begin, k_end, nth;
+
+  template <class T>
+  __device__ explicit BlockPlace(const Problem<T>& p) {
+    const Division at = divide(static_cast<std::int64_t>(blockIdx.x), p.tiles_n);
+    m0 = at.quotient * Tile::M;
+    n0 = at.remainder * Tile::N;
+    k_begin = static_cast<std::int64_t>(blockIdx.y) * p.k_per_split;
+    k_end = k_begin + p.k_per_split < p.k ? k_begin + p.k_per_split : p.k;
+    nth = static_cast<std::int64_t>(blockIdx.z);
+  }
+};
+
+// A thread's walk over the tiles of an operand along k, K at a time. `Side` is a tile's extent along m or n;
+// `Along` says that the operand's rows run along k; else they run along m or n.
+template <class T, int Side, int K, bool Along>
+struct TileWalk {
+  const T* from;  // the thread's place in the next tile
+  std::int64_t step_outer, step_tile;
+  int own_k, sides_left;  // its place along k; how much of the operand lies beyond its place along m or n
+
+  // The thread begins in row `outer` of the tile, at `inner`, and goes on `outer_step` rows later.
+  __device__ TileWalk(const T* x, std::int64_t side0, std::int64_t sides, std::int64_t k0,
+                      std::int64_t stride, int outer, int inner, int outer_step) {
+    const std::int64_t at_side = side0 + (Along ? outer : inner), left = sides - at_side;
+    own_k = Along ? inner : outer;
+    sides_left = left < Side ? static_cast<int>(left) : Side;
+    from = x + (Along ? at_side * stride + k0 + own_k : (k0 + own_k) * stride + at_side);
+    step_outer = outer_step * stride;
+    step_tile = Along ? K : K * stride;
+  }
+
+  // Of a tile with `depth` along k in the operand: how many elements lie there from the thread's place on,
+  // `rows` rows further.
+  __device__ int left(int depth, int rows) const {
+    const int k_left = depth - own_k;
+    return Along ? (rows < sides_left ? k_left : 0) : (rows < k_left ? sides_left : 0);
+  }
+};
+
 // Which kernel multiplies, by the type, the chip and the shape. All but `simple` split k alike. A product is
 // small where it has 16 rows or columns at most, or fewer than 16 terms, and large where it fills 128 tiles
 // of 128 x 128.

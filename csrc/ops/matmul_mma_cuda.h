@@ -40,21 +40,12 @@ struct AsyncLoader {
   static constexpr int outer_step = block_threads / per_row;  // from one copy of a thread to its next
   static_assert(copies * block_threads == rows * per_row && block_threads % per_row == 0);
 
-  const T* from;  // the thread's place in the next tile
-  std::int64_t step_outer, step_tile;
-  int own_k, sides_left;  // its place along k; how much of the operand lies beyond its place along m or n
+  TileWalk<T, Side, K, Along> walk;
 
   __device__ AsyncLoader(const T* x, std::int64_t side0, std::int64_t sides, std::int64_t k0,
-                         std::int64_t stride) {
-    const int outer = static_cast<int>(threadIdx.x) / per_row,
-              inner = static_cast<int>(threadIdx.x) % per_row * V;
-    const std::int64_t at_side = side0 + (Along ? outer : inner), left = sides - at_side;
-    own_k = Along ? inner : outer;
-    sides_left = left < Side ? static_cast<int>(left) : Side;
-    from = x + (Along ? at_side * stride + k0 + own_k : (k0 + own_k) * stride + at_side);
-    step_outer = outer_step * stride;
-    step_tile = Along ? K : K * stride;
-  }
+                         std::int64_t stride)
+      : walk(x, side0, sides, k0, stride, static_cast<int>(threadIdx.x) / per_row,
+             static_cast<int>(threadIdx.x) % per_row * V, outer_step) {}
 
   // Begins to copy the next tile, of whose extent along k `depth` lie in the operand; what lies outside is 0.
   __device__ void begin(T* tile, int depth, bool wide) {
@@ -62,10 +53,8 @@ struct AsyncLoader {
         tile + static_cast<int>(threadIdx.x) / per_row * pitch + static_cast<int>(threadIdx.x) % per_row * V;
     EDF_UNROLL
     for (int r = 0; r < copies; ++r, to += outer_step * pitch) {
-      const int k_left = depth - own_k;
-      const int left =
-          Along ? (r * outer_step < sides_left ? k_left : 0) : (r * outer_step < k_left ? sides_left : 0);
-      const T* place = from + r * step_outer;
+      const int left = walk.left(depth, r * outer_step);
+      const T* place = walk.from + r * walk.step_outer;
       if (wide) {
         const int valid = left < 0 ? 0 : left < V ? left : V;
         copy_async<16>(to, place, valid * static_cast<int>(sizeof(T)));
@@ -79,7 +68,7 @@ struct AsyncLoader {
           to[v] = v < left ? place[v] : T{};
       }
     }
-    from += step_tile;
+    walk.from += walk.step_tile;
   }
 
   // 16 elements along m or n from `side` and 32 bytes along k from `k`: words (side g, k t), (g + 8, t),
@@ -201,11 +190,9 @@ __global__ void __launch_bounds__(block_threads, Parts ? 1 : 2) matmul_tensor(Pr
   T* const shared = dynamic_shared<T>();
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int warp_m = warp / Tile::warps_n * Tile::warp_m, warp_n = warp % Tile::warps_n * Tile::warp_n;
-  const Division at = divide(static_cast<std::int64_t>(blockIdx.x), p.tiles_n);
-  const std::int64_t m0 = at.quotient * Tile::M, n0 = at.remainder * Tile::N;
-  const std::int64_t k_begin = static_cast<std::int64_t>(blockIdx.y) * p.k_per_split;
-  const std::int64_t k_end = k_begin + p.k_per_split < p.k ? k_begin + p.k_per_split : p.k;
-  const auto nth = static_cast<std::int64_t>(blockIdx.z);  // of the batch
+  const BlockPlace<Tile> place(p);
+  const std::int64_t m0 = place.m0, n0 = place.n0, k_begin = place.k_begin, k_end = place.k_end,
+                     nth = place.nth;
   LoadA a(p.a + nth * p.step_a, m0, p.m, k_begin, TransA ? p.m : p.k);
   LoadB b(p.b + nth * p.step_b, n0, p.n, k_begin, TransB ? p.k : p.n);
 
