@@ -1,4 +1,4 @@
-"""One run of device.py: its time, its commands, and the file that it writes."""
+"""One run of device.py: its time, its commands, and the file that it writes, as other programs here do."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = 1
+
+
+def write_whole(path: Path, document: dict[str, Any], allow_nan: bool = True) -> None:
+    """Write a JSON file in one step: who reads it meanwhile finds the one before."""
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(document, indent=1, allow_nan=allow_nan) + "\n", encoding="utf-8")
+    os.replace(beside, path)
 
 
 class Budget:
@@ -73,9 +80,7 @@ class Run:
             return
         self.document["seconds"] = round(self.budget.spent(), 1)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_suffix(".json.part")
-        beside.write_text(json.dumps(self.document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(beside, self.path)
+        write_whole(self.path, self.document, allow_nan=False)
 
     def section(self, name: str, work: Callable[[Run], Any]) -> None:
         """Do one section, and keep its result or what went wrong with it."""

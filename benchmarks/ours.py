@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ours_ops
 import ours_steps
-from peers_timing import METHOD, Call, Made, Peer, Setting, measure
+from evidence import write_whole
+from peers_timing import METHOD, EventClock, Made, Peer, Setting, measure, row_of
 
 FAMILIES: tuple[Callable[[Setting], Iterator[Peer]], ...] = (
     ours_steps.steps,
@@ -34,25 +34,6 @@ FAMILIES: tuple[Callable[[Setting], Iterator[Peer]], ...] = (
 )
 
 
-class EventClock:
-    """Times a batch on the device, on edfcore's stream."""
-
-    def __init__(self) -> None:
-        import edfcore as edf
-
-        self.marks = edf.cuda.Event(), edf.cuda.Event()
-
-    def __call__(self, call: Call, launches: int) -> tuple[float, float]:
-        """Return the seconds of the batch, and those that the host needed."""
-        begin = time.perf_counter()
-        self.marks[0].record()
-        for _ in range(launches):
-            call()
-        self.marks[1].record()
-        issued = time.perf_counter() - begin
-        return self.marks[0].elapsed_time(self.marks[1]) * 1e-3, issued
-
-
 def timed(peer: Peer, seconds: float, wait: Callable[[], Any]) -> dict[str, Any]:
     """One line of the table, as peers.py has it."""
     import edfcore as edf
@@ -63,17 +44,14 @@ def timed(peer: Peer, seconds: float, wait: Callable[[], Any]) -> dict[str, Any]
         made.call()
         wait()
         prepared = time.monotonic() - begin
-        figures = measure(made, EventClock(), seconds)
-    row: dict[str, Any] = {
-        "name": peer.name, "shape": peer.shape, "who": peer.who, **figures, "prepare_s": round(prepared, 2),
-        "host_bound": figures["issue_us"] > 0.8 * figures["us"],
-        **{key: float(f"{value:.6g}") for key, value in made.errors.items()},
-    }  # fmt: skip
-    if peer.flops:
-        row["flops"], row["gflop_per_s"] = peer.flops, round(peer.flops / figures["us"] * 1e-3, 1)
-    if peer.bytes:
-        row["bytes"], row["gb_per_s"] = peer.bytes, round(peer.bytes / figures["us"] * 1e-3, 1)
-    return row
+        figures = measure(made, EventClock(edf.cuda.Event), seconds)
+    bound = figures["issue_us"] > 0.8 * figures["us"]
+    return row_of(peer, made, figures, prepare_s=round(prepared, 2), host_bound=bound)
+
+
+def described(words: dict[str, Any], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """One line of what is not timed by events."""
+    return {**words, **run()}
 
 
 def work(setting: Setting, wait: Callable[[], Any]) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
@@ -81,12 +59,9 @@ def work(setting: Setting, wait: Callable[[], Any]) -> Iterator[tuple[str, Calla
     seconds = 0.02 if setting.quick else 0.4
     for family in FAMILIES:
         for peer in family(setting):
-            yield f"{peer.name} {peer.shape}", lambda peer=peer: timed(peer, seconds, wait)  # type: ignore[misc]
+            yield f"{peer.name} {peer.shape}", partial(timed, peer, seconds, wait)
     for words, run in ours_steps.measured(setting):
-        yield (
-            f"{words['name']} {words['shape']} {words['who']}",
-            lambda words=words, run=run: {**words, **run()},
-        )  # type: ignore[misc]
+        yield f"{words['name']} {words['shape']} {words['who']}", partial(described, words, run)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,9 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     }  # fmt: skip
 
     def write() -> None:
-        beside = options.out.with_suffix(".part")
-        beside.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
-        os.replace(beside, options.out)
+        write_whole(options.out, document, allow_nan=False)
 
     for label, run in work(Setting(quick=options.quick), edf.cuda.synchronize):
         if time.monotonic() > end:

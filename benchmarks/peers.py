@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import json
 import os
 import re
 import signal
@@ -26,7 +25,8 @@ from typing import Any
 import peers_layers
 import peers_rows
 import peers_steps
-from peers_timing import METHOD, Made, Peer, Setting, clock_for, load, measure
+from evidence import write_whole
+from peers_timing import METHOD, Made, Peer, Setting, clock_for, load, measure, row_of
 
 FAMILIES = (
     peers_steps.steps,
@@ -72,15 +72,7 @@ def timed(peer: Peer, setting: Setting, seconds: float) -> dict[str, Any]:
     made.call()
     prepared = time.monotonic() - begin
     figures = measure(made, clock_for(peer, setting), seconds)
-    row: dict[str, Any] = {
-        "name": peer.name, "shape": peer.shape, "who": peer.who, **figures, "prepare_s": round(prepared, 2),
-        **{key: float(f"{value:.6g}") for key, value in made.errors.items()},
-    }  # fmt: skip
-    if peer.flops:
-        row["flops"], row["gflop_per_s"] = peer.flops, round(peer.flops / figures["us"] * 1e-3, 1)
-    if peer.bytes:
-        row["bytes"], row["gb_per_s"] = peer.bytes, round(peer.bytes / figures["us"] * 1e-3, 1)
-    return row
+    return row_of(peer, made, figures, prepare_s=round(prepared, 2))
 
 
 def clear(setting: Setting, compiled: bool) -> None:
@@ -129,9 +121,7 @@ class Table:
 
     def write(self) -> None:
         """Replace the file as a whole."""
-        beside = self.path.with_suffix(".part")
-        beside.write_text(json.dumps(self.document, indent=1), encoding="utf-8")
-        os.replace(beside, self.path)
+        write_whole(self.path, self.document)
 
     def add(self, peer: Peer, setting: Setting, seconds: float, limit: float) -> None:
         """Time one peer."""

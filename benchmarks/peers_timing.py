@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 METHOD = (
@@ -72,10 +73,10 @@ class Peer:
 
 
 class EventClock:
-    """Times a batch on the device, on the stream that torch, cupy and triton use."""
+    """Times a batch on the device by two events, which are recorded on the framework's stream."""
 
-    def __init__(self, torch: Any) -> None:
-        self.marks = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+    def __init__(self, event: Callable[[], Any], wait: Callable[[Any], Any] = lambda event: None) -> None:
+        self.marks, self.wait = (event(), event()), wait
 
     def __call__(self, call: Call, launches: int) -> tuple[float, float]:
         """Return the seconds of the batch, and those that the host needed."""
@@ -85,7 +86,7 @@ class EventClock:
             call()
         self.marks[1].record()
         issued = time.perf_counter() - begin
-        self.marks[1].synchronize()
+        self.wait(self.marks[1])
         return float(self.marks[0].elapsed_time(self.marks[1])) * 1e-3, issued
 
 
@@ -113,7 +114,10 @@ def clock_for(peer: Peer, setting: Setting) -> Clock:
     """Choose the clock of the framework."""
     if peer.who.startswith("jax"):
         return HostClock(load("jax").block_until_ready)
-    return HostClock(lambda last: None) if setting.cpu else EventClock(load("torch"))
+    if setting.cpu:
+        return HostClock(lambda last: None)
+    event = load("torch").cuda.Event  # of the stream that torch, cupy and triton use
+    return EventClock(partial(event, enable_timing=True), event.synchronize)
 
 
 def measure(made: Made, clock: Clock, seconds: float) -> dict[str, Any]:
@@ -139,6 +143,19 @@ def measure(made: Made, clock: Clock, seconds: float) -> dict[str, Any]:
         "batches": len(whole),
         "per_call": made.per_call,
     }
+
+
+def row_of(peer: Peer, made: Made, figures: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """One line of the table: what was timed, its figures, its errors, and its rates."""
+    row: dict[str, Any] = {
+        "name": peer.name, "shape": peer.shape, "who": peer.who, **figures, **more,
+        **{key: float(f"{value:.6g}") for key, value in made.errors.items()},
+    }  # fmt: skip
+    if peer.flops:
+        row["flops"], row["gflop_per_s"] = peer.flops, round(peer.flops / figures["us"] * 1e-3, 1)
+    if peer.bytes:
+        row["bytes"], row["gb_per_s"] = peer.bytes, round(peer.bytes / figures["us"] * 1e-3, 1)
+    return row
 
 
 class Rotating:

@@ -11,7 +11,6 @@ for many rounds. The JSON file is written anew after every row, most important r
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import platform
@@ -21,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evidence import write_whole
 from suite import limits, report, rows, start_up
 from suite.peers import ENTRIES, OURS, PEERS, PeerError, Worker
 from suite.problems import Unsupported, make
@@ -186,9 +186,7 @@ class Bench:
         """Replace the file by what is known now, in one step."""
         self.document["seconds"] = round(time.monotonic() - self.begin, 1)
         if self.options.json:
-            beside = self.options.json.with_suffix(".part")
-            beside.write_text(json.dumps(self.document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            os.replace(beside, self.options.json)
+            write_whole(self.options.json, self.document, allow_nan=False)
 
     def run(self) -> int:
         """All of it."""

@@ -6,8 +6,6 @@ The result file is written anew after every kernel.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import sys
 import time
@@ -17,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from evidence import write_whole
 from kernels import FAMILIES, Kernel, difference
 
 METHOD = (
@@ -154,9 +153,7 @@ def main() -> int:
     }  # fmt: skip
 
     def write() -> None:
-        beside = options.out.with_suffix(".part")
-        beside.write_text(json.dumps(document), encoding="utf-8")
-        os.replace(beside, options.out)
+        write_whole(options.out, document)
 
     limit = 0.02 if options.quick else 0.8
     document["rows"] += copies(torch, options.quick, limit)
