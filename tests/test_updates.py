@@ -145,9 +145,9 @@ def test_a_parameter_that_stands_there_twice_is_updated_twice(name: str, keep: s
             want = found
     assert all(np.array_equal(a, b) for a, b in zip(want[1:], found[1:], strict=True))
     x = 1.5
-    m = v = 0.0
+    g = m = v = 0.0
     for i in range(10):
-        g = 2 * x if i % 2 == 0 else g  # noqa: F821
+        g = 2 * x if i % 2 == 0 else g
         m, v = (0.9 * m + g, v) if name == "Momentum" else (0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g)
         if name == "Adam":
             x -= 0.01 * m / (1 - 0.9 ** (i + 1)) / (np.sqrt(v / (1 - 0.999 ** (i + 1))) + 1e-8)

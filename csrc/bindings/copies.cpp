@@ -52,7 +52,7 @@ std::string indented(const std::string& lines) {
 }  // namespace
 
 CopyMeter::CopyMeter(const py::list& items, const Items& known, Walk walk) : walk_(walk) {
-  const Device device = known.nodes.empty() ? current_device() : known.nodes[0]->device;
+  const Device device = device_of(known.nodes);
   if (device.type == DeviceType::cpu || counting) return;
   device_ = &backend(device);
   Walked& found = walked(walk);
@@ -86,7 +86,7 @@ void CopyMeter::of_item(std::size_t i) {
 
 MixedPlan describe_mixed(const py::list& items) {
   const Items known(items);
-  const Device device = known.nodes.empty() ? current_device() : known.nodes[0]->device;
+  const Device device = device_of(known.nodes);
   const bool on_cpu = device.type == DeviceType::cpu;
   const Walked &forward = walked(CopyMeter::forward), &backward = walked(CopyMeter::backward);
   const bool ran_forward = forward.of(items), ran_backward = ran_forward && backward.of(items);
@@ -132,17 +132,16 @@ MixedPlan describe_mixed(const py::list& items) {
     }
   }
   end_segment();
-  if (ran_forward) plan.copied += forward.segments;
-  if (ran_backward) plan.copied += backward.segments;
+  Copied again;
+  if (ran_forward) again += forward.segments;
+  if (ran_backward) again += backward.segments;
+  plan.copied += again;
   plan.text = text(several(plan.segments, " segment"), " and ", several(plan.host_calls, " host_call"),
                    " on ", device_name(device), ", ",
                    on_cpu         ? "no copies: NumPy has the engine's own memory"
                    : !ran_forward ? "which have not run: what they copy is known after a step"
                                   : text("copies in the last step: ", shown(plan.copied)),
                    "\n", lines);
-  Copied again;
-  if (ran_forward) again += forward.segments;
-  if (ran_backward) again += backward.segments;
   if (again.to_device || again.to_host)
     plan.text += text("  segments: ", shown(again), ", of arrays that NumPy had and may have written\n");
   return plan;

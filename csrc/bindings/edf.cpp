@@ -210,10 +210,6 @@ void check_update(Device device) {
   if (device.type != DeviceType::cpu && !session().pending()) check_status(device);
 }
 
-Device device_of(const std::vector<Node*>& nodes) {
-  return nodes.empty() ? current_device() : nodes[0]->device;
-}
-
 void sgd_all(const py::object& parameters, const py::object& given_rate) {
   const double learning_rate = as_rate(given_rate);
   const py::list items = list_of(parameters);

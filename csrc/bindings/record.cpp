@@ -59,7 +59,7 @@ static py::tuple converted(const Op& op, const Attrs& attrs, const py::tuple& gi
   };
   py::list operands;  // those whose dtypes count
   for (std::size_t i = 0; i < given.size(); ++i)
-    if (!is_number(given[i], i) && !(i < 32 && (op.indices >> i & 1u))) operands.append(given[i]);
+    if (!is_number(given[i], i) && !op.takes_index(i)) operands.append(given[i]);
   for (std::size_t i = given.size(); i-- > 0;) {
     inputs[i] = given[i];
     const Handle* handle = as_handle(given[i]);

@@ -16,6 +16,11 @@ inline bool has_host_input(const Node& node) {
   return false;
 }
 
+// Where the first of them lives, or what is made now would.
+inline Device device_of(const std::vector<Node*>& nodes) {
+  return nodes.empty() ? current_device() : nodes[0]->device;
+}
+
 // What a list holds before anybody walks over it.
 struct Items {
   std::vector<Node*> nodes;          // ours

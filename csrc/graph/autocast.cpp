@@ -18,7 +18,7 @@ std::optional<Attrs> autocast_of(const Op& op) {
 }
 
 bool autocasts(const Op& op, std::size_t i, const Node* input) {
-  if (i < 32 && (op.indices >> i & 1u)) return false;
+  if (op.takes_index(i)) return false;
   if (!input) return true;
   // One that the op fuses with is left where it is: what they become computes as the op does.
   if (op.fuses && op.fuses->producer == input->op && op.fuses->input == static_cast<std::int32_t>(i) &&

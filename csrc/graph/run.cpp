@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <deque>
 #include <limits>
+#include <optional>
 #include <string>
 #include <type_traits>
 
@@ -207,19 +208,12 @@ void arrange(Node& node, const Prepared& p, Arranged& a) {
 void start(const Node& node, const Prepared& p, const Arranged& a) {
   const Launcher kernel = launcher_of(*p.what.op, p.in, p.out, a.device, current_isa());
   Backend& where = backend(a.device);
-  if (watch().on) {
-    const Watched watched(*node.op,
-                          node.recorded    ? "forward"
-                          : node.site.code ? "eager"
-                                           : "backward",
-                          a.device);
-    kernel(a.launch);
-    where.launched({&node.op->name, 1});
-    watched.ended(a.in, a.out);
-  } else {
-    kernel(a.launch);
-    where.launched({&node.op->name, 1});
-  }
+  std::optional<Watched> watched;
+  if (watch().on)
+    watched.emplace(*node.op, node.recorded ? "forward" : node.site.code ? "eager" : "backward", a.device);
+  kernel(a.launch);
+  where.launched({&node.op->name, 1});
+  if (watched) watched->ended(a.in, a.out);
   if (a.device.type == DeviceType::cpu && a.launch.status->code != Status::ok)
     fail(ErrorKind::data, status_text(*node.op, where.take_status()));
 }

@@ -151,6 +151,7 @@ struct Op {
   ManyKernel cuda_many = nullptr;  // does several of them in fewer launches than one each
 
   bool reads(std::size_t input) const { return input >= 32 || !(unread >> input & 1u); }
+  bool takes_index(std::size_t input) const { return input < 32 && (indices >> input & 1u); }
 };
 
 template <class... Parts>
