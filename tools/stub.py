@@ -39,6 +39,7 @@ CORRECTIONS = [
     (r"numpy\.dtype\b(\[.*?\])?", "np.dtype[typing.Any]"),
     (r"collections\.abc\.", "typing."),
     (r"(def apply\(.*\) -> )typing\.Any", r"\1Tensor"),
+    (r"def __call__\(self, \*args, \*\*kwargs\):", "def __call__(self, *args: typing.Any, **kwargs: typing.Any) -> Tensor:"),
     (r"(def all_ops\(\) -> )list\b", r"\1list[Op]"),
     (r"(def memory_stats\(.*\) -> )dict\b", r"\1dict[str, int]"),
     (r"(def plan\(.*\) -> )typing\.Any", r"\1Plan | MixedPlan"),
@@ -65,6 +66,9 @@ ARRAY = """
 UNTOLD_MEMBERS = {
     "Node": "def __init__(self, value: typing.Any = None, *, device: str | None = None) -> None: ..."
     + ARRAY.format("grad") + ARRAY.format("value"),
+    "Function": "record: Op\n"
+    "    describe: typing.Callable[..., typing.Any]\n"
+    "    def __init__(self, record: Op, describe: typing.Callable[..., typing.Any]) -> None: ...",
     "Recorded": "inputs: tuple[typing.Any, ...]\n"
     "    def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None: ...",
     "Tensor": "def __init__(self, data: typing.Any, dtype: DTypeLike | None = None, *, "

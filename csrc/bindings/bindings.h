@@ -128,6 +128,13 @@ void add_property(PyTypeObject* type, const char* name, Get&& get, Set&& set) {
 }
 
 // objects.cpp
+// A type of Python's own making, as a member of the module.
+PyTypeObject* make_type(py::module_& m, const char* name, const char* doc, std::size_t size,
+                        unsigned int flags, std::initializer_list<PyType_Slot> given, PyTypeObject* base);
+template <class F>
+PyType_Slot slot(int id, F* function) {
+  return {id, reinterpret_cast<void*>(function)};
+}
 void adopt(py::handle object, NodeRef node);  // an instance of Node; throws where it has one already
 void keep_inputs(py::handle object, py::handle inputs);
 py::object make_tensor(NodeRef node);
@@ -178,7 +185,9 @@ bool engine_updates(py::handle parameter);  // neither the object nor its class 
 double as_rate(const py::object& learning_rate);
 py::list list_of(const py::object& items);  // a copy
 
-// eager.cpp, errors.cpp, engine.cpp, plans.cpp
+// eager.cpp, errors.cpp, engine.cpp, functions.cpp, plans.cpp
+// Runs an op on tensors, or records it when an input is a recorded node; `attrs` as as_attrs takes them.
+py::object apply(py::handle record, const py::tuple& inputs, const py::object& attrs);
 Rule as_rule(const std::string& name, const py::object& learning_rate, double decay, double beta1,
              double beta2, double epsilon);
 void construct_tensor(py::handle object, py::handle data, py::handle dtype, py::handle device,
@@ -186,6 +195,7 @@ void construct_tensor(py::handle object, py::handle data, py::handle dtype, py::
 void init_plans(py::module_& m);
 void init_edf(py::module_& m);
 void init_eager(py::module_& m);
+void init_functions(py::module_& m);
 py::object& recorder();  // Python's function that makes a node of a recorded op
 void init_errors();
 void init_engine(py::module_& m);

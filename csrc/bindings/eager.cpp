@@ -63,11 +63,24 @@ Edge tensor_edge(py::handle object, const Node* like, const Op& op, std::size_t 
   return {tensor_node(object, like, [&] { return text("[", op.name, "] input ", position); }, wide), 0};
 }
 
+// Whether the op is done in less time than letting go of the GIL and taking it again would cost others. What
+// it is asked for in numbers may be a large shape.
+bool is_quick(const Node& node) {
+  std::int64_t elements = 0;
+  for (const Edge& edge : node.inputs) {
+    Node& input = *edge.node;
+    if (input.device.type != DeviceType::cpu) return false;
+    elements += input.role == Role::number ? 1 : input.out(edge.index).spec.shape.size();
+  }
+  return elements <= 2048 && node.attrs.n_ints <= 0;
+}
+
 // Runs a node; with its history only where that is wanted.
 void run_tensor(Node& node) {
   capture_site(node);
   {
-    py::gil_scoped_release release;
+    std::optional<py::gil_scoped_release> release;
+    if (!is_quick(node)) release.emplace();
     run(node);
   }
   node.requires_grad &= grad_enabled;
@@ -100,30 +113,6 @@ void convert_inputs(const Op& op, Edges& edges) {
     converted[i] = {std::move(node), 0};
   }
   edges = std::move(converted);
-}
-
-py::object apply(py::handle record, const py::tuple& inputs, const py::object& given) {
-  const Op& op = as_op(record);
-  const Attrs attrs = as_attrs(given);
-  const Node* like = nullptr;
-  std::int32_t like_at = 0;
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const py::handle input = inputs[i];
-    Handle* handle = as_handle(input);
-    const bool tensor = handle && !handle->get().recorded;
-    if (!tensor && (handle || is_host(input))) return recorder()(record, inputs, given);
-    if (tensor && (!like || like_at < op.numbers_from)) {
-      like = &handle->get();
-      like_at = static_cast<std::int32_t>(i);
-    }
-  }
-  Edges edges;
-  edges.reserve(inputs.size());
-  for (std::size_t i = 0; i < inputs.size(); ++i) edges.push_back(tensor_edge(inputs[i], like, op, i));
-  convert_inputs(op, edges);
-  NodeRef node = make_node(op, std::move(edges), attrs);
-  run_tensor(*node);
-  return make_tensor(std::move(node));
 }
 
 py::object apply_function(PyObject* const* args, Py_ssize_t n) {
@@ -229,6 +218,30 @@ py::object to_device(const py::object& object, const py::object& name) {
 }
 
 }  // namespace
+
+py::object apply(py::handle record, const py::tuple& inputs, const py::object& given) {
+  const Op& op = as_op(record);
+  const Attrs attrs = as_attrs(given);
+  const Node* like = nullptr;
+  std::int32_t like_at = 0;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const py::handle input = inputs[i];
+    Handle* handle = as_handle(input);
+    const bool tensor = handle && !handle->get().recorded;
+    if (!tensor && (handle || is_host(input))) return recorder()(record, inputs, given);
+    if (tensor && (!like || like_at < op.numbers_from)) {
+      like = &handle->get();
+      like_at = static_cast<std::int32_t>(i);
+    }
+  }
+  Edges edges;
+  edges.reserve(inputs.size());
+  for (std::size_t i = 0; i < inputs.size(); ++i) edges.push_back(tensor_edge(inputs[i], like, op, i));
+  convert_inputs(op, edges);
+  NodeRef node = make_node(op, std::move(edges), attrs);
+  run_tensor(*node);
+  return make_tensor(std::move(node));
+}
 
 py::object& recorder() {
   static auto* const function = new py::object;  // outlives the interpreter's teardown

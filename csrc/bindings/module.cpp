@@ -15,4 +15,5 @@ PYBIND11_MODULE(_core, m) {
   edfcore::init_edf(m);
   edfcore::init_plans(m);
   edfcore::init_eager(m);
+  edfcore::init_functions(m);
 }

@@ -102,6 +102,20 @@ int init_recorded(PyObject* self, PyObject* args, PyObject* kwargs) {
   });
 }
 
+PyMemberDef node_members[] = {{"__weaklistoffset__", T_PYSSIZET,
+                               static_cast<Py_ssize_t>(offsetof(NodeObject, weakrefs)), READONLY, nullptr},
+                              {}};
+PyMemberDef recorded_members[] = {
+    {"inputs", T_OBJECT_EX, static_cast<Py_ssize_t>(offsetof(RecordedObject, inputs)), 0,
+     "What the node was made of."},
+    {}};
+
+}  // namespace
+
+PyTypeObject* node_type = nullptr;
+PyTypeObject* recorded_type = nullptr;
+PyTypeObject* tensor_type = nullptr;
+
 PyTypeObject* make_type(py::module_& m, const char* name, const char* doc, std::size_t size,
                         unsigned int flags, std::initializer_list<PyType_Slot> given, PyTypeObject* base) {
   std::vector<PyType_Slot> slots(given);
@@ -117,25 +131,6 @@ PyTypeObject* make_type(py::module_& m, const char* name, const char* doc, std::
   m.attr(std::strrchr(name, '.') + 1) = py::handle(made);
   return reinterpret_cast<PyTypeObject*>(made);
 }
-
-template <class F>
-PyType_Slot slot(int id, F* function) {
-  return {id, reinterpret_cast<void*>(function)};
-}
-
-PyMemberDef node_members[] = {{"__weaklistoffset__", T_PYSSIZET,
-                               static_cast<Py_ssize_t>(offsetof(NodeObject, weakrefs)), READONLY, nullptr},
-                              {}};
-PyMemberDef recorded_members[] = {
-    {"inputs", T_OBJECT_EX, static_cast<Py_ssize_t>(offsetof(RecordedObject, inputs)), 0,
-     "What the node was made of."},
-    {}};
-
-}  // namespace
-
-PyTypeObject* node_type = nullptr;
-PyTypeObject* recorded_type = nullptr;
-PyTypeObject* tensor_type = nullptr;
 
 void adopt(py::handle object, NodeRef node) {
   Handle& handle = object_of(object.ptr())->handle;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <deque>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -170,6 +171,18 @@ struct Arranged {
   Launch launch{};
 };
 
+// A launch on the CPU is over before the thread's next one, so they can share a little; else null.
+void* small_scratch(std::int64_t bytes, Device device) {
+  constexpr std::int64_t most = 1 << 14;
+  struct Room {
+    alignas(64) std::byte bytes[most];
+  };
+  thread_local std::unique_ptr<Room> room;
+  if (device.type != DeviceType::cpu || bytes == 0 || bytes > most) return nullptr;
+  if (!room) room.reset(new Room);
+  return room->bytes;
+}
+
 void arrange(Node& node, const Prepared& p, Arranged& a) {
   const Op& op = *p.what.op;
   if ((op.flags & op_mutates) && p.what.inputs[0]->node->op)
@@ -193,13 +206,17 @@ void arrange(Node& node, const Prepared& p, Arranged& a) {
   if (shares_memory(op, p.what)) return;
   Backend& where = backend(a.device);
   const std::int64_t bytes = scratch_of(op, p.in, p.out, p.resolved, a.device.type);
-  if (bytes > 0) a.scratch = allocate({DType::u8, Shape{bytes}}, a.device);
+  void* scratch = small_scratch(bytes, a.device);
+  if (bytes > 0 && !scratch) {
+    a.scratch = allocate({DType::u8, Shape{bytes}}, a.device);
+    scratch = a.scratch.data();
+  }
   a.launch = {a.in.data(),
               a.out.data(),
               static_cast<std::int32_t>(a.in.size()),
               static_cast<std::int32_t>(a.out.size()),
               &p.resolved,
-              a.scratch ? a.scratch.data() : nullptr,
+              scratch,
               where.status(),
               a.device.type == DeviceType::cpu ? 0 : ops::index_of(*node.op),
               where.stream()};

@@ -231,6 +231,19 @@ class MixedPlan:
     @property
     def segments(self) -> int: ...
 
+class Function:
+    """
+    An op as a function: runs it on tensors, or records it when an input is a recorded node.
+    """
+
+    record: Op
+    describe: typing.Callable[..., typing.Any]
+    def __init__(self, record: Op, describe: typing.Callable[..., typing.Any]) -> None: ...
+    def __call__(self, *args: typing.Any, **kwargs: typing.Any) -> Tensor:
+        """
+        Call self as a function.
+        """
+
 def all_ops() -> list[Op]: ...
 def apply(op: Op, inputs: tuple[typing.Any, ...], attrs: Attrs | None = None) -> Tensor:
     """

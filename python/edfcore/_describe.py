@@ -34,24 +34,23 @@ Call: TypeAlias = tuple[tuple[Any, ...], Attrs | None]
 P = ParamSpec("P")
 
 
-class OpFunction(Generic[P]):
+class OpFunction(_core.Function, Generic[P]):
     """A function on tensors that runs its op at once, or on EDF nodes that records it.
 
     `record` is the engine's record of the op; `describe` gives inputs and attributes without running anything.
     """
 
     def __init__(self, describe: Callable[P, Call]) -> None:
-        self.describe = describe
-        self.record = _core.find_op(describe.__name__)
+        super().__init__(_core.find_op(describe.__name__), describe)
         self.__name__ = describe.__name__
         self.__qualname__ = describe.__qualname__
         self.__module__ = describe.__module__
         self.__doc__ = describe.__doc__
         self.__wrapped__ = describe  # for inspect.signature
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> _core.Tensor:
-        inputs, attrs = self.describe(*args, **kwargs)
-        return _core.apply(self.record, inputs, attrs)
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> _core.Tensor: ...
 
     def __repr__(self) -> str:
         return f"<op {self.__name__}>"

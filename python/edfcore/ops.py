@@ -227,7 +227,7 @@ def matmul(a: Operand, b: Operand, trans_a: bool = False, trans_b: bool = False)
 
     The result is (..., I, J). The leading axes are the same, or one of the two has none and serves the whole batch.
     """
-    return (a, b), Attrs(trans_a=trans_a, trans_b=trans_b)
+    return (a, b), Attrs(trans_a=trans_a, trans_b=trans_b) if trans_a or trans_b else None
 
 
 @op
