@@ -39,7 +39,7 @@ CORRECTIONS = [
     (r"numpy\.dtype\b(\[.*?\])?", "np.dtype[typing.Any]"),
     (r"collections\.abc\.", "typing."),
     (r"(def apply\(.*\) -> )typing\.Any", r"\1Tensor"),
-    (r"def __call__\(self, \*args, \*\*kwargs\):", "def __call__(self, *args: typing.Any, **kwargs: typing.Any) -> Tensor:"),
+    (r"(def __call__\(self, \*args)(, \*\*kwargs)\):", r"\1: typing.Any\2: typing.Any) -> Tensor:"),
     (r"(def all_ops\(\) -> )list\b", r"\1list[Op]"),
     (r"(def memory_stats\(.*\) -> )dict\b", r"\1dict[str, int]"),
     (r"(def plan\(.*\) -> )typing\.Any", r"\1Plan | MixedPlan"),
