@@ -104,8 +104,8 @@ void multiply_part(const Product<T>& p, const After<T>& after) {
       one ? panels : smaller(panels, ceil_div(chunk_work, smaller(block_strips, strips) * tile_work));
   if (p.whole == 1 || p.shallow())
     group = panels;  // rows are written from end to end
-  else if (p.rows <= few && !p.packs_all_right())
-    group = smaller(panels, ceil_div(group, side_by_side) * side_by_side);
+  else if (p.wide())
+    group = smaller(panels, ceil_div(group, most_side_by_side) * most_side_by_side);
   const std::int64_t block =
       one ? strips : block_strips * ceil_div(chunk_work, block_strips * group * tile_work);
   const std::int64_t groups = one ? 1 : ceil_div(panels, group), blocks = one ? 1 : ceil_div(strips, block);

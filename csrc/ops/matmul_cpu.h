@@ -26,7 +26,7 @@ constexpr std::int64_t block_strips = 4;
 constexpr std::int64_t chunk_work = 1 << 18;  // multiply-adds in a chunk, at least
 constexpr std::int64_t pack_work = 1 << 13;   // elements that a chunk copies, about
 
-constexpr std::int64_t few = 2;  // rows: a panel is read once or twice
+constexpr std::int64_t few = 6;  // rows: then tiles are wider
 
 template <class T>
 constexpr std::int64_t panel_width = tile_vectors * lanes<T>;
@@ -66,6 +66,12 @@ struct Product {
   }
   // Then the result takes longer to write than to compute, and is written row by row.
   bool shallow() const { return whole <= 16 && rows > few && rows * columns > 1 << 18; }
+  // Then tiles are wider, and the right operand is read in longer pieces: twice for up to twice as many rows,
+  // which only pays if it comes from far away.
+  bool wide() const {
+    const std::int64_t bytes = whole * columns * static_cast<std::int64_t>(sizeof(T));
+    return !packs_all_right() && (rows <= few || (rows > 8 && rows <= 2 * few && bytes > 1 << 20));
+  }
   bool packs_all_right() const { return !narrow() && (trans_b || rows > matmul_unpacked); }
   // A panel of whole vectors can be read where it is, one row of b after the other.
   bool packs_right(std::int64_t panel) const {
@@ -198,18 +204,16 @@ void tile_of(std::int64_t rows, const Left<T>& a, const T* b, std::int64_t b_ste
 
 // Few rows leave most registers free, and one multiply-add waits for another: columns of several panels then
 // go side by side, in b where it is.
-constexpr std::int64_t side_by_side = 4;
+constexpr int most_side_by_side = 4;
+constexpr int panels_side_by_side(std::int64_t rows) { return rows <= 3 ? most_side_by_side : 2; }
 
-template <class T, int Vectors, bool Masked>
-void few_rows(const Product<T>& p, std::int64_t j) {
-  const T* b = p.b + j;
-  const std::int64_t width = smaller(Vectors * lanes<T>, p.columns - j);
-  const Left<T> a = left_tile(p, 0);
-  const T* plus = p.plus ? p.plus + j : nullptr;
-  if (p.rows == 1)
-    tile<T, 1, Vectors, Masked>(a, b, p.columns, p.c + j, plus, p.scale, p.columns, width, p.depth, p.first);
-  else
-    tile<T, 2, Vectors, Masked>(a, b, p.columns, p.c + j, plus, p.scale, p.columns, width, p.depth, p.first);
+template <class T, int Rows, int Vectors, bool Masked>
+void few_rows(const Product<T>& p, std::int64_t i, std::int64_t j) {
+  Left<T> a = left_tile(p, 0);
+  a.data += i * a.row;
+  const std::int64_t width = smaller(Vectors * lanes<T>, p.columns - j), at = i * p.columns + j;
+  tile<T, Rows, Vectors, Masked>(a, p.b + j, p.columns, p.c + at, p.plus ? p.plus + at : nullptr, p.scale,
+                                 p.columns, width, p.depth, p.first);
 }
 
 // Columns of the right operand side by side, padded with zeros to whole vectors.
@@ -289,18 +293,23 @@ void pack_strips(const Product<T>& p) {
                     });
 }
 
-// One panel of a product of few rows, or several side by side; returns how many.
-template <class T>
-std::int64_t multiply_few(const Product<T>& p, std::int64_t panel, std::int64_t p1) {
+// Rows [i, i + rows), at most `Rows`, of one panel or several side by side; returns how many.
+template <class T, int Rows = static_cast<int>(few)>
+std::int64_t multiply_few(const Product<T>& p, std::int64_t i, std::int64_t rows, std::int64_t panel,
+                          std::int64_t p1) {
+  if constexpr (Rows > 1) {
+    if (rows < Rows) return multiply_few<T, Rows - 1>(p, i, rows, panel, p1);
+  }
+  constexpr int several = panels_side_by_side(Rows);
   const std::int64_t j = panel * panel_width<T>;
-  if (panel + side_by_side <= p1 && j + side_by_side * panel_width<T> <= p.columns) {
-    few_rows<T, side_by_side * tile_vectors, false>(p, j);
-    return side_by_side;
+  if (panel + several <= p1 && j + several * panel_width<T> <= p.columns) {
+    few_rows<T, Rows, several * tile_vectors, false>(p, i, j);
+    return several;
   }
   if (p.width(panel) == panel_width<T>)
-    few_rows<T, tile_vectors, false>(p, j);
+    few_rows<T, Rows, tile_vectors, false>(p, i, j);
   else
-    few_rows<T, tile_vectors, true>(p, j);
+    few_rows<T, Rows, tile_vectors, true>(p, i, j);
   return 1;
 }
 
@@ -327,8 +336,11 @@ void multiply_block(const Product<T>& p, std::int64_t s0, std::int64_t s1, std::
     return;
   }
   for (std::int64_t panel = p0; panel < p1;) {
-    if (p.rows <= few && !p.packs_right(panel)) {
-      panel += multiply_few(p, panel, p1);
+    if (p.wide() && !p.packs_right(panel)) {
+      std::int64_t done = 0;
+      for (std::int64_t i = 0, part = ceil_div(p.rows, ceil_div(p.rows, few)); i < p.rows; i += part)
+        done = multiply_few(p, i, smaller(part, p.rows - i), panel, p1);
+      panel += done;
       continue;
     }
     for (std::int64_t s = s0; s < s1; ++s) multiply_tile(p, s, panel);
