@@ -70,7 +70,8 @@ struct Product {
   // which only pays if it comes from far away.
   bool wide() const {
     const std::int64_t bytes = whole * columns * static_cast<std::int64_t>(sizeof(T));
-    return !packs_all_right() && (rows <= few || (rows > 8 && rows <= 2 * few && bytes > 1 << 20));
+    return !packs_all_right() && rows <= tile_rows &&
+           (rows <= few || (rows > 8 && rows <= 2 * few && bytes > 1 << 20));
   }
   bool packs_all_right() const { return !narrow() && (trans_b || rows > matmul_unpacked); }
   // A panel of whole vectors can be read where it is, one row of b after the other.
