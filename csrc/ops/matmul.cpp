@@ -120,7 +120,7 @@ std::int64_t scratch_product(std::span<const Spec> in, std::span<const Spec> out
   if (device == DeviceType::cuda)  // parts of elements of 16 bits are float32
     return cuda::matmul_scratch(rows, columns, depth, std::max<std::int64_t>(size, 4), batch);
   const bool right = attrs.trans_b || rows > matmul_unpacked;
-  const bool left = matmul_packs_left(columns, attrs.trans_a, depth * size);
+  const bool left = matmul_packs_left(rows, columns, attrs.trans_a, depth * size);
   const std::int64_t at_once =
       added || columns == 0 ? depth : matmul_depth_at_once(depth, rows, columns, right);
   const std::int64_t bytes = at_once * size, whole = (columns + 63) / 64 * 64;

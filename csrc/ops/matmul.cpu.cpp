@@ -120,9 +120,9 @@ void multiply_part(const Product<T>& p, const After<T>& after) {
                                 ? smaller(block, ceil_div(tail_elements, tile_rows * p.columns))
                                 : block;
   parallel_ranges(groups * blocks, 1, [&](std::int64_t chunk, std::int64_t) {
-    // Threads take neighbouring chunks: those of the panels that they have copied themselves, or of the
-    // strips.
-    const bool by_panels = p.packs_all_right() && !p.packs_left();
+    // Threads take neighbouring chunks: those of the panels that they have copied themselves, each of which
+    // all strips at hand meet before the next one, or of the strips.
+    const bool by_panels = p.packs_all_right();
     const std::int64_t row = groups == 1 ? chunk : by_panels ? chunk % blocks : chunk / groups;
     const std::int64_t number = groups == 1 ? 0 : by_panels ? chunk / blocks : chunk % groups;
     const std::int64_t p0 = p.panel0 + number * group, p1 = smaller(p0 + group, p.panel1);

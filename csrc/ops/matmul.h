@@ -17,10 +17,10 @@ inline constexpr std::int64_t matmul_depth_block = 1024;
 inline constexpr std::int64_t matmul_unpacked = 96;
 
 // Rows of the left operand that lie a multiple of a large power of two apart compete for the same cache
-// lines, so they are copied.
-[[maybe_unused]] static constexpr bool matmul_packs_left(std::int64_t columns, bool trans_a,
-                                                         std::int64_t row_bytes) {
-  return columns > matmul_unpacked && (trans_a || row_bytes % 1024 == 0);
+// lines, so they are copied; so are those that meet many columns.
+[[maybe_unused]] static constexpr bool matmul_packs_left(std::int64_t rows, std::int64_t columns,
+                                                         bool trans_a, std::int64_t row_bytes) {
+  return rows > 12 && columns > matmul_unpacked && (trans_a || row_bytes % 1024 == 0 || columns >= 1024);
 }
 
 // Others are done in equal parts of the depth. Of a right operand that is copied, what is copied at once is
@@ -44,7 +44,7 @@ inline constexpr std::int64_t matmul_unpacked = 96;
 // What is copied at once: rows of the left operand and, of a product that is added to something, columns of
 // the right one. Tiles of all instruction sets divide these.
 [[maybe_unused]] static constexpr std::int64_t matmul_rows_at_once(std::int64_t bytes) {
-  return matmul_whole_tiles(1 << 18, bytes, 60);
+  return matmul_whole_tiles(3 << 18, bytes, 60);
 }
 [[maybe_unused]] static constexpr std::int64_t matmul_columns_at_once(std::int64_t bytes) {
   return matmul_whole_tiles(1 << 20, bytes, 64);

@@ -80,7 +80,8 @@ struct Product {
   }
   // So can the rows of a, for the most part.
   bool packs_left() const {
-    return !narrow() && matmul_packs_left(columns, trans_a, whole * static_cast<std::int64_t>(sizeof(T)));
+    return !narrow() &&
+           matmul_packs_left(rows, columns, trans_a, whole * static_cast<std::int64_t>(sizeof(T)));
   }
 
   std::int64_t depth_at_once() const {
@@ -153,13 +154,15 @@ EDF_HD inline void store_tile(const Vector<T> (&acc)[Rows][Vectors], T* c, std::
   }
 }
 
-// The chain of a product goes on from `acc`. `Masked`: b has no more than `width` columns to read.
-template <class T, int Rows, int Vectors, bool Masked>
+// The chain of a product goes on from `acc`. `Masked`: b has no more than `width` columns to read. `Packed`:
+// both operands are copies.
+template <class T, int Rows, int Vectors, bool Masked, bool Packed = false>
 EDF_HD inline void add_products(Vector<T> (&acc)[Rows][Vectors], const Left<T>& from, const T* b,
                                 std::int64_t b_step, std::int64_t width, std::int64_t depth) {
   const T* a = from.data;
-  const std::int64_t row = from.row, step = from.step;
-  for (std::int64_t k = 0; k < depth; ++k, a += step, b += b_step) {
+  const std::int64_t row = Packed ? 1 : from.row, step = Packed ? tile_rows : from.step;
+  const std::int64_t next = Packed ? panel_width<T> : b_step;
+  for (std::int64_t k = 0; k < depth; ++k, a += step, b += next) {
     Vector<T> right[Vectors];
     EDF_UNROLL
     for (int v = 0; v < Vectors; ++v)
@@ -173,12 +176,12 @@ EDF_HD inline void add_products(Vector<T> (&acc)[Rows][Vectors], const Left<T>& 
   }
 }
 
-template <class T, int Rows, int Vectors, bool Masked = false>
+template <class T, int Rows, int Vectors, bool Masked = false, bool Packed = false>
 void tile(const Left<T>& a, const T* b, std::int64_t b_step, T* c, const T* plus, T scale,
           std::int64_t c_step, std::int64_t width, std::int64_t depth, bool first) {
   Vector<T> acc[Rows][Vectors] = {};
   if (!first) load_tile<T, Rows, Vectors>(acc, c, c_step, width);
-  add_products<T, Rows, Vectors, Masked>(acc, a, b, b_step, width, depth);
+  add_products<T, Rows, Vectors, Masked, Packed>(acc, a, b, b_step, width, depth);
   if (plus) {
     Vector<T> more[Rows][Vectors];
     load_tile<T, Rows, Vectors>(more, plus, c_step, width);
@@ -256,6 +259,21 @@ void pack_right(const Product<T>& p, std::int64_t panel) {
     pack_rows(p.b + first, p.columns, p.width(panel), p.depth, p.right_panel(panel));
 }
 
+// Panels [p0, p1), row by row of the right operand.
+template <class T>
+void pack_side_by_side(const Product<T>& p, std::int64_t p0, std::int64_t p1) {
+  const std::int64_t step = panel_width<T> * p.depth;
+  const std::int64_t j0 = p0 * panel_width<T>, whole = p1 * panel_width<T> > p.columns ? p1 - 1 : p1;
+  T* const to = p.right_panel(p0);
+  for (std::int64_t k = 0; k < p.depth; ++k) {
+    const T* from = p.b + k * p.columns + j0;
+    T* row = to + k * panel_width<T>;
+    for (std::int64_t panel = p0; panel < whole; ++panel, from += panel_width<T>, row += step) EDF_UNROLL
+    for (int v = 0; v < tile_vectors; ++v) store(row + v * lanes<T>, load(from + v * lanes<T>));
+    if (whole < p1) pack_rows(from, p.columns, p.width(whole), 1, row);
+  }
+}
+
 template <class T>
 void pack_left(const Product<T>& p, std::int64_t strip) {
   const std::int64_t height = p.height(strip), first = strip * tile_rows;
@@ -268,19 +286,30 @@ void pack_left(const Product<T>& p, std::int64_t strip) {
         store_first(to + k * tile_rows + r, load_first(from + k * step + r, height - r), height - r);
     return;
   }
-  for (std::int64_t k = 0; k < p.depth; ++k)
-    for (std::int64_t r = 0; r < height; ++r) to[k * tile_rows + r] = from[r * p.whole + k];
+  constexpr std::int64_t n = lanes<T>;
+  for (std::int64_t r = 0; r < height; r += n)
+    for (std::int64_t k = 0; k < p.depth; k += n) {
+      Vector<T> square[n] = {};
+      for (std::int64_t l = 0; l < n && r + l < height; ++l)
+        square[l] = load_first(from + (r + l) * p.whole + k, p.depth - k);
+      transpose_square<T>(square);
+      for (std::int64_t l = 0; l < n && k + l < p.depth; ++l)
+        store_first(to + (k + l) * tile_rows + r, square[l], height - r);
+    }
 }
 
-// Those at hand.
+// Those at hand. Rows of the right operand are read in pieces that are long enough to be fetched ahead.
 template <class T>
 void pack_panels(const Product<T>& p) {
-  const std::int64_t last = p.panels() - 1;
-  if (p.packs_all_right())
-    parallel_ranges(p.panel1 - p.panel0, pack_work / (p.depth * panel_width<T> + 1),
-                    [&](std::int64_t begin, std::int64_t end) {
-                      for (std::int64_t panel = begin; panel < end; ++panel) pack_right(p, p.panel0 + panel);
-                    });
+  const std::int64_t last = p.panels() - 1, work = pack_work / (p.depth * panel_width<T> + 1);
+  if (p.packs_all_right() && p.trans_b)
+    parallel_ranges(p.panel1 - p.panel0, work, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t panel = begin; panel < end; ++panel) pack_right(p, p.panel0 + panel);
+    });
+  else if (p.packs_all_right())
+    parallel_ranges(p.panel1 - p.panel0, work > 8 ? work : 8, [&](std::int64_t begin, std::int64_t end) {
+      pack_side_by_side(p, p.panel0 + begin, p.panel0 + end);
+    });
   else if (p.packs_right(last))
     pack_right(p, last);
 }
@@ -322,6 +351,9 @@ void multiply_tile(const Product<T>& p, std::int64_t s, std::int64_t panel) {
   const T* b = packed ? p.right_panel(panel) : p.b + j;
   const T* plus = p.plus ? p.plus + at : nullptr;
   const Left<T> a = left_tile(p, s);
+  if (packed && p.packs_left() && p.height(s) == tile_rows && width == panel_width<T>)
+    return tile<T, tile_rows, tile_vectors, false, true>(a, b, b_step, p.c + at, plus, p.scale, p.columns,
+                                                         width, p.depth, p.first);
   if (masks && !packed && width < panel_width<T>)
     tile_of<T, masks>(p.height(s), a, b, b_step, p.c + at, plus, p.scale, p.columns, width, p.depth, p.first);
   else
