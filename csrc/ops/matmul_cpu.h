@@ -189,6 +189,7 @@ void tile(const Left<T>& a, const T* b, std::int64_t b_step, T* c, const T* plus
     for (int r = 0; r < Rows; ++r) EDF_UNROLL
     for (int v = 0; v < Vectors; ++v) acc[r][v] = more[r][v] + scale * acc[r][v];
   }
+  __asm__("" : "+r"(c), "+r"(c_step));  // or the addresses of all rows are made before the loop, and kept
   store_tile<T, Rows, Vectors>(acc, c, c_step, width);
 }
 
