@@ -119,12 +119,12 @@ std::int64_t scratch_product(std::span<const Spec> in, std::span<const Spec> out
   for (int i = 0; !one && i < c.rank() - 2; ++i) batch *= c[i];
   if (device == DeviceType::cuda)  // parts of elements of 16 bits are float32
     return cuda::matmul_scratch(rows, columns, depth, std::max<std::int64_t>(size, 4), batch);
-  const bool right = attrs.trans_b || rows > matmul_unpacked;
+  const bool right = matmul_packs_right(rows, attrs.trans_b, columns * depth * size);
   const bool left = matmul_packs_left(rows, columns, attrs.trans_a, depth * size);
   const std::int64_t at_once =
       added || columns == 0 ? depth : matmul_depth_at_once(depth, rows, columns, right);
   const std::int64_t bytes = at_once * size, whole = (columns + 63) / 64 * 64;
-  const std::int64_t on_right = right ? added ? std::min(whole, matmul_columns_at_once(bytes)) : whole
+  const std::int64_t on_right = right               ? matmul_columns_at_once(whole, rows, left, bytes)
                                 : columns % 64 != 0 ? 64
                                                     : 0;
   const std::int64_t on_left = left ? std::min(rows + 16, matmul_rows_at_once(bytes)) : 0;

@@ -161,7 +161,7 @@ void multiply(const Product<T>& p, const After<T>& after) {
       if (copies) pack_panels(part);
       for (part.strip0 = 0; part.strip0 < strips; part.strip0 = part.strip1) {
         part.strip1 = smaller(part.strip0 + strips_at_once, strips);
-        if (copies) pack_strips(part);
+        if (copies && (part.panel0 == 0 || strips > strips_at_once)) pack_strips(part);
         multiply_part(part, then);
       }
     }

@@ -15,6 +15,14 @@ inline constexpr std::int64_t matmul_depth_block = 1024;
 
 // Fewer rows do not repay the copying of the right operand, and fewer columns not that of the left one.
 inline constexpr std::int64_t matmul_unpacked = 96;
+inline constexpr std::int64_t matmul_unpacked_far =
+    24;  // of a right operand that is larger than caches nearby
+
+// Of a right operand of `bytes` bytes.
+[[maybe_unused]] static constexpr bool matmul_packs_right(std::int64_t rows, bool trans_b,
+                                                          std::int64_t bytes) {
+  return trans_b || rows > (bytes > 1 << 20 ? matmul_unpacked_far : matmul_unpacked);
+}
 
 // Rows of the left operand that lie a multiple of a large power of two apart compete for the same cache
 // lines, so they are copied; so are those that meet many columns.
@@ -24,10 +32,11 @@ inline constexpr std::int64_t matmul_unpacked = 96;
 }
 
 // Others are done in equal parts of the depth. Of a right operand that is copied, what is copied at once is
-// about twice as large as the result, or small.
+// about twice as large as the result, or small, or so deep that the result is not read too often.
 [[maybe_unused]] static constexpr std::int64_t matmul_depth_at_once(std::int64_t depth, std::int64_t rows,
                                                                     std::int64_t columns, bool copied) {
-  const std::int64_t small = 65536 / columns, large = 2 * rows, wanted = small > large ? small : large;
+  const std::int64_t small = 65536 / columns, large = 2 * rows > 256 ? 2 * rows : 256;
+  const std::int64_t wanted = small > large ? small : large;
   const std::int64_t most = copied && wanted < matmul_depth_block ? wanted : matmul_depth_block;
   if (depth <= most) return depth;
   const std::int64_t parts = (depth + most - 1) / most;
@@ -41,13 +50,16 @@ inline constexpr std::int64_t matmul_unpacked = 96;
   return (tiles > 1 ? tiles : 1) * tile;
 }
 
-// What is copied at once: rows of the left operand and, of a product that is added to something, columns of
-// the right one. Tiles of all instruction sets divide these.
+// What is copied at once: rows of the left operand and, if all of those are or none has to be, columns of the
+// right one. Tiles of all instruction sets divide these. `bytes`: of one row, or one column, of a part.
 [[maybe_unused]] static constexpr std::int64_t matmul_rows_at_once(std::int64_t bytes) {
   return matmul_whole_tiles(3 << 18, bytes, 60);
 }
-[[maybe_unused]] static constexpr std::int64_t matmul_columns_at_once(std::int64_t bytes) {
-  return matmul_whole_tiles(1 << 20, bytes, 64);
+[[maybe_unused]] static constexpr std::int64_t matmul_columns_at_once(std::int64_t columns, std::int64_t rows,
+                                                                      bool packs_left, std::int64_t bytes) {
+  if (packs_left && rows > matmul_rows_at_once(bytes)) return columns;
+  const std::int64_t most = matmul_whole_tiles(1 << 20, bytes, 64);
+  return columns < most ? columns : most;
 }
 
 // Bytes for one 32-bit counter for every 16 rows, or fewer; whole cache lines.

@@ -73,7 +73,10 @@ struct Product {
     return !packs_all_right() && rows <= tile_rows &&
            (rows <= few || (rows > 8 && rows <= 2 * few && bytes > 1 << 20));
   }
-  bool packs_all_right() const { return !narrow() && (trans_b || rows > matmul_unpacked); }
+  bool packs_all_right() const {
+    return !narrow() &&
+           matmul_packs_right(rows, trans_b, whole * columns * static_cast<std::int64_t>(sizeof(T)));
+  }
   // A panel of whole vectors can be read where it is, one row of b after the other.
   bool packs_right(std::int64_t panel) const {
     return packs_all_right() || (width(panel) < panel_width<T> && rows > few && !masks && !narrow());
@@ -88,9 +91,9 @@ struct Product {
     return plus || narrow() ? whole : matmul_depth_at_once(whole, rows, columns, packs_all_right());
   }
   std::int64_t panels_at_once() const {
-    if (!plus || !packs_all_right()) return panels();
-    const std::int64_t bytes = whole * static_cast<std::int64_t>(sizeof(T));
-    return smaller(panels(), matmul_columns_at_once(bytes) / panel_width<T>);
+    if (!packs_all_right()) return panels();
+    const std::int64_t bytes = depth_at_once() * static_cast<std::int64_t>(sizeof(T));
+    return ceil_div(matmul_columns_at_once(columns, rows, packs_left(), bytes), panel_width<T>);
   }
   std::int64_t strips_at_once() const {
     if (!packs_left()) return strips();
