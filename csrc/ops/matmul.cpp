@@ -123,11 +123,12 @@ std::int64_t scratch_product(std::span<const Spec> in, std::span<const Spec> out
   const bool left = matmul_packs_left(rows, columns, attrs.trans_a, depth * size);
   const std::int64_t at_once =
       added || columns == 0 ? depth : matmul_depth_at_once(depth, rows, columns, right);
-  const std::int64_t bytes = at_once * size, whole = (columns + 63) / 64 * 64;
-  const std::int64_t on_right = right               ? matmul_columns_at_once(whole, rows, left, bytes)
-                                : columns % 64 != 0 ? 64
-                                                    : 0;
-  const std::int64_t on_left = left ? std::min(rows + 16, matmul_rows_at_once(bytes)) : 0;
+  const std::int64_t bytes = at_once * size;
+  const std::int64_t copied = right ? matmul_columns_at_once(columns, rows, left && !attrs.trans_a, bytes)
+                              : columns % 64 != 0 ? 64
+                                                  : 0;
+  const std::int64_t on_right = (copied + 63) / 64 * 64;
+  const std::int64_t on_left = left ? std::min(rows + 16, matmul_rows_at_once(columns, bytes)) : 0;
   const std::int64_t each = matmul_counters(rows) + bytes * (on_right + on_left);
   return each * (rows * columns * depth < (1 << 18) ? std::min(batch, std::int64_t{64}) : 1);
 }

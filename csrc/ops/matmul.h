@@ -50,14 +50,17 @@ inline constexpr std::int64_t matmul_unpacked_far =
   return (tiles > 1 ? tiles : 1) * tile;
 }
 
-// What is copied at once: rows of the left operand and, if all of those are or none has to be, columns of the
-// right one. Tiles of all instruction sets divide these. `bytes`: of one row, or one column, of a part.
-[[maybe_unused]] static constexpr std::int64_t matmul_rows_at_once(std::int64_t bytes) {
-  return matmul_whole_tiles(3 << 18, bytes, 60);
+// What is copied at once: rows of the left operand, more of them where a large right one goes by each time,
+// and columns of the right one, all where the left one would be transposed anew for each part. Tiles of all
+// instruction sets divide these. `bytes`: of one row, or one column, of a part.
+[[maybe_unused]] static constexpr std::int64_t matmul_rows_at_once(std::int64_t columns, std::int64_t bytes) {
+  const std::int64_t right = columns * bytes, least = 1 << 18, most = 3 << 18;
+  return matmul_whole_tiles(right < least ? least : right > most ? most : right, bytes, 60);
 }
 [[maybe_unused]] static constexpr std::int64_t matmul_columns_at_once(std::int64_t columns, std::int64_t rows,
-                                                                      bool packs_left, std::int64_t bytes) {
-  if (packs_left && rows > matmul_rows_at_once(bytes)) return columns;
+                                                                      bool transposes_left,
+                                                                      std::int64_t bytes) {
+  if (transposes_left && rows > matmul_rows_at_once(columns, bytes)) return columns;
   const std::int64_t most = matmul_whole_tiles(1 << 20, bytes, 64);
   return columns < most ? columns : most;
 }

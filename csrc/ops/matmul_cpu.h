@@ -93,12 +93,12 @@ struct Product {
   std::int64_t panels_at_once() const {
     if (!packs_all_right()) return panels();
     const std::int64_t bytes = depth_at_once() * static_cast<std::int64_t>(sizeof(T));
-    return ceil_div(matmul_columns_at_once(columns, rows, packs_left(), bytes), panel_width<T>);
+    return ceil_div(matmul_columns_at_once(columns, rows, packs_left() && !trans_a, bytes), panel_width<T>);
   }
   std::int64_t strips_at_once() const {
     if (!packs_left()) return strips();
     const std::int64_t bytes = depth_at_once() * static_cast<std::int64_t>(sizeof(T));
-    return smaller(strips(), matmul_rows_at_once(bytes) / tile_rows);
+    return smaller(strips(), matmul_rows_at_once(columns, bytes) / tile_rows);
   }
 
   Product part(std::int64_t k, std::int64_t most) const {
