@@ -66,6 +66,7 @@ class Turn {
 void finish_step();                // what Forward, Backward and SGD have put off
 void leave_session(bool goes_on);  // finishes, and if the step goes on, with all values; lets go of the nodes
 void look_at_value(Node& node);    // before it is read
+void check_data(Device device);    // throws what a GPU has found in the data of steps, which are over then
 void poll_signals();               // without the GIL; throws what a handler raises
 
 // A plain C function for Python out of one that takes its arguments as an array: what is called for every

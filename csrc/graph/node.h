@@ -155,8 +155,10 @@ struct Shown {
 
 // What a parameter's update keeps from one step to the next.
 struct Optimised {
-  Tensor first, second;    // moments of the gradient, like the parameter; null: none yet
-  std::int64_t steps = 0;  // taken so far
+  Tensor first, second;      // moments of the gradient, like the parameter; null: none yet
+  Tensor taken;              // one int64 beside them: how many steps the updates have taken
+  std::int64_t steps = 0;    // the same, if all that a device has yet to do goes well (steps_of)
+  std::uint64_t errors = 0;  // data_errors() when that was last known
 };
 
 struct Node {

@@ -1,5 +1,7 @@
 // Parameter updates on a CUDA device: any number of tensors in one launch, up to what a table of them among
 // the kernel's arguments holds. One tensor alone is a table of one.
+#include <algorithm>
+
 #include "ops/kernel_cuda.h"
 #include "ops/update.h"
 
@@ -12,6 +14,7 @@ namespace {
 template <class T, int P>
 struct Updated {
   T* data[P];
+  std::int64_t* steps;    // taken so far, where the rule keeps something
   const double* numbers;  // as in Launch
   T first, second;        // the two numbers, where `numbers` is null
   std::int64_t size;
@@ -71,6 +74,7 @@ __global__ void __launch_bounds__(block_threads)
   }
   const Updated<T, P>& tensor = table.tensors[at];
   if (table.status->code != Status::ok) return;
+  if (P > 2 && block == tensor.first_block && threadIdx.x == 0) ++*tensor.steps;
   Rule<T> rule{tensor.first, tensor.second};
   if (tensor.numbers != nullptr)
     rule = {static_cast<T>(tensor.numbers[0]), static_cast<T>(tensor.numbers[1])};
@@ -122,12 +126,13 @@ void launch_table(const Launch* const* launches, int count) {
       tensor.data[k] = pointer<T>(l.in[k]);
       tensor.wide = tensor.wide && aligned(l.in[k].data, 16);
     }
+    if (P > 2) tensor.steps = pointer<std::int64_t>(l.in[l.n_in - 1]);
     tensor.numbers = l.numbers;
     tensor.first = static_cast<T>(l.attrs->scalar);
     tensor.second = static_cast<T>(l.attrs->scalar2);
     tensor.size = l.out[0].size;
     tensor.first_block = static_cast<std::int32_t>(blocks);
-    blocks += (tensor.size + block_elements<T> - 1) / block_elements<T>;
+    blocks += std::max<std::int64_t>(1, (tensor.size + block_elements<T> - 1) / block_elements<T>);
   }
   const Launch& any = *launches[0];
   table.count = count;
@@ -162,7 +167,7 @@ void update(const Launch* launches, std::int64_t count) {
         if (found > 0 && elements + size > most_elements) break;
         if (P == 4 && found > 0 && l.in[4].data != together[0]->in[4].data) break;
         elements += size;
-        if (size > 0) together[found++] = &l;
+        if (size > 0 || P > 2) together[found++] = &l;
       }
       launch_tables<Rule, T, P>(together, found);
     });
