@@ -166,6 +166,8 @@ void init_record(py::module_& m);
 // hosts.cpp: objects outside the engine, behind leaves of Role::host
 py::object value_or_none(py::handle object);
 NodeRef make_host_leaf(py::handle object, Device device);
+// Of the nearest node of ours that an object holds in its attributes, or that objects hold which it holds.
+std::optional<Device> device_held(py::handle object);
 void pull_value(Node& leaf, const Node& consumer);  // from object.value, before a consumer runs
 void push_grad(Node& leaf, const Node& consumer,
                py::handle parameters);  // to object.addgrad or object.grad, after a consumer's backward step
