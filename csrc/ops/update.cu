@@ -14,7 +14,6 @@ namespace {
 template <class T, int P>
 struct Updated {
   T* data[P];
-  std::int64_t* steps;    // taken so far, where the rule keeps something
   const double* numbers;  // as in Launch
   T first, second;        // the two numbers, where `numbers` is null
   std::int64_t size;
@@ -25,6 +24,7 @@ struct Updated {
 template <class T, int P, int N>
 struct Table {
   Updated<T, P> tensors[N];
+  std::int64_t* steps[P > 2 ? N : 1];  // that each has taken, where the rule keeps something
   std::int32_t count;
   const T* constants;  // of Adam
   const Status* status;
@@ -32,8 +32,8 @@ struct Table {
 
 constexpr std::size_t argument_bytes = 4096;  // that any kernel may have
 template <class T, int P>
-constexpr int most_tensors =
-    static_cast<int>((argument_bytes - sizeof(Table<T, P, 1>)) / sizeof(Updated<T, P>));
+constexpr int most_tensors = static_cast<int>((argument_bytes - sizeof(Table<T, P, 1>)) /
+                                              (sizeof(Updated<T, P>) + (P > 2 ? sizeof(std::int64_t*) : 0)));
 
 template <class T>
 constexpr int pack = 16 / static_cast<int>(sizeof(T));
@@ -67,14 +67,14 @@ __global__ void __launch_bounds__(block_threads)
     update_tensors(const __grid_constant__ Table<T, P, N> table) {
   constexpr int V = pack<T>;
   const auto block = static_cast<std::int32_t>(blockIdx.x);
+  if (table.status->code != Status::ok) return;
+  if (P > 2 && block < table.count && threadIdx.x == 0) ++*table.steps[block];  // each has a block
   int at = 0;  // the last tensor that begins no later
   for (int end = N == 1 ? 1 : table.count; end - at > 1;) {
     const int middle = (at + end) / 2;
     (table.tensors[middle].first_block <= block ? at : end) = middle;
   }
   const Updated<T, P>& tensor = table.tensors[at];
-  if (table.status->code != Status::ok) return;
-  if (P > 2 && block == tensor.first_block && threadIdx.x == 0) ++*tensor.steps;
   Rule<T> rule{tensor.first, tensor.second};
   if (tensor.numbers != nullptr)
     rule = {static_cast<T>(tensor.numbers[0]), static_cast<T>(tensor.numbers[1])};
@@ -126,7 +126,7 @@ void launch_table(const Launch* const* launches, int count) {
       tensor.data[k] = pointer<T>(l.in[k]);
       tensor.wide = tensor.wide && aligned(l.in[k].data, 16);
     }
-    if (P > 2) tensor.steps = pointer<std::int64_t>(l.in[l.n_in - 1]);
+    if (P > 2) table.steps[n] = pointer<std::int64_t>(l.in[l.n_in - 1]);
     tensor.numbers = l.numbers;
     tensor.first = static_cast<T>(l.attrs->scalar);
     tensor.second = static_cast<T>(l.attrs->scalar2);
