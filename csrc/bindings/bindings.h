@@ -87,6 +87,7 @@ void add_function(py::module_& m, PyMethodDef& method);
 DType to_dtype(py::handle dtype);   // from a name, a NumPy dtype or scalar type; throws a dtype error
 py::dtype from_dtype(DType dtype);  // for bfloat16 without the package ml_dtypes: float32
 bool has_dtype(const py::array& array, DType dtype);
+DType shown_dtype(DType dtype);  // of the arrays that show such values
 // The values of `object` in memory on `device`. Floating values take the dtype `floating` where one is given;
 // integers and bools stay what they are. `what` names the object in the dtype error that is thrown for
 // anything else. With `share`, a fitting NumPy array is borrowed instead of copied.

@@ -151,6 +151,6 @@ void zero_host_grad(py::handle object) {
   py::setattr(object, "grad", zeros);
 }
 
-void init_hosts() { host_hooks().release = release_host; }
+void init_hosts() { host_hooks() = {release_host, shown_dtype}; }
 
 }  // namespace edfcore
