@@ -126,6 +126,49 @@ class Doubled(edf.CompNode):
         self.x.addgrad(2 * self.grad)
 
 
+class Apart:
+    """A node without a base class, which holds what it reads in objects of its own."""
+
+    def __init__(self, **held: Any) -> None:
+        edf.CompNodes.append(self)
+        self.large, self.held = list(range(5000)), [{"inputs": held}]
+        self.itself = self
+
+    def forward(self) -> None:
+        self.value = sum(x.value for x in self.held[0]["inputs"].values())
+
+    def backward(self) -> None:
+        for x in self.held[0]["inputs"].values():
+            x.addgrad(self.grad)
+
+
+@pytest.mark.parametrize("make", [Doubled, lambda x: Doubled(Doubled(x)), lambda x: Apart(x=x)])
+def test_a_node_that_reads_nodes_in_numpy_alone_lives_where_those_do(make: Any, other: str) -> None:
+    x = edf.Input(A, device=other)
+    w = edf.Parameter(A, device=other)
+    h = edf.Abs(x)
+    own = make(h)
+    y = edf.Mul(edf.Square(own), w)
+    loss = edf.Sum(y, axis=1)
+    for _ in range(4):
+        edf.Forward()
+        edf.Backward(loss)
+        n = own.value / abs(A)
+        np.testing.assert_array_equal(y.value, A**3 * n**2)
+        np.testing.assert_array_equal(w.grad, A**2 * n**2 / 2)
+        np.testing.assert_array_equal(h.grad, n**2 * abs(A) * A)
+
+
+def test_a_node_that_reads_nothing_of_the_engine_lives_where_we_are(other: str) -> None:
+    own = Apart(x=Apart())
+    own.value = A
+    with edf.device(other):
+        y = edf.Mul(edf.Square(own), edf.Parameter(A))
+    edf.CompNodes[:2] = []
+    edf.Forward()
+    np.testing.assert_array_equal(y.value, A**3)
+
+
 def train(device: str | None, own: bool) -> list[Any]:
     """A graph whose inputs and parameters say where they live; numbers, arrays and user nodes follow them."""
     edf.clear_compgraph()

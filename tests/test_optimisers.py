@@ -266,3 +266,48 @@ def test_bad_labels_move_nothing(device: str) -> None:
         np.testing.assert_array_equal(p.value, value)
         np.testing.assert_array_equal(p.optimised[0], moment)
     assert _core.find_op("adam").no_grad
+
+
+@pytest.mark.parametrize("late", [0, 1, 3], ids=lambda late: f"{late} steps later")
+@pytest.mark.parametrize("keep", ["looked", "all"])
+@pytest.mark.parametrize("name", RULES)
+def test_a_step_that_fails_is_not_counted(name: str, keep: str, late: int, device: str) -> None:
+    """Nor are those that a device is given before its error is looked at: the next good step is the next one."""
+    if device == "cpu" and late:
+        pytest.skip("the step itself says so")
+    edf.keep(keep)
+    try:
+        loss = make(np.float64)
+        empty = edf.Parameter(np.ones((0, 3)))
+        references = [Reference(name, p.value) for p in edf.Parameters[:-1]]
+        labels, good = loss.inputs[1], examples(6)[1]
+
+        def step() -> None:
+            edf.Forward()
+            edf.Backward(loss)
+            RULES[name]()
+
+        def failing() -> None:
+            step()
+            labels.value = good
+            for _ in range(late):
+                step()
+            _ = empty.optimised
+
+        for taken in range(9):
+            if taken in (0, 1, 6):
+                labels.value = [0, 1, 7, 0, 1, 2]
+                with pytest.raises(edf.DataError, match="holds 7 at position 2"):
+                    failing()
+                labels.value = good
+            assert [p.optimised[2] for p in edf.Parameters] == [taken] * 5
+            edf.Forward()
+            edf.Backward(loss)
+            grads = [p.grad.copy() for p in edf.Parameters]
+            RULES[name]()
+            for reference, p, grad in zip(references, edf.Parameters, grads, strict=False):
+                reference.step(grad)
+                np.testing.assert_allclose(p.value, reference.value, rtol=1e-12, atol=1e-13)
+                reference.value = p.value.copy()
+    finally:
+        edf.keep("looked")

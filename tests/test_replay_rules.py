@@ -63,14 +63,18 @@ def test_a_parameter_listed_twice_is_updated_twice() -> None:
     assert edf.Parameters[0].optimised[2] == 6
 
 
-def test_a_bad_label_leaves_what_is_kept() -> None:
+def test_a_bad_label_leaves_what_is_kept(device: str) -> None:
     X, Y = examples(40)
     x, y, loss = mlp([37, 5])
+
+    def as_numbers() -> list[Any]:  # moments of no step are zeros, or not there
+        return [np.any(part) and part for part in kept()]
+
     for known in range(2):
-        before = kept()
+        before = as_numbers()
         with pytest.raises(edf.DataError, match="position 3"):
             edf.replay(loss, {x: X[:4], y: [0, 0, 0, 7]}, batch_size=4, update=edf.Adam)
-        assert same(before, kept())
+        assert same(before, as_numbers())
         edf.replay(loss, {x: X[:8], y: Y[:8]}, batch_size=8, update=edf.Adam)
         assert edf.Parameters[0].optimised[2] == known + 1
     Y[21] = 7

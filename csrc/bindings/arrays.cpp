@@ -5,8 +5,7 @@
 #include "bindings/bindings.h"
 #include "core/error.h"
 #include "device/memory.h"
-#include "ops/cpu_features.h"
-#include "ops/ops.h"
+#include "ops/widened.h"
 
 namespace edfcore {
 namespace {
@@ -42,20 +41,6 @@ py::array converted(const py::array& array, DType dtype) {
     default:  // a half type, which it has already
       return py::module_::import("numpy").attr("require")(array, from_dtype(dtype), py::make_tuple("C", "A"));
   }
-}
-
-// By the engine's own cast, which rounds once.
-void cast_on_host(const Tensor& from, const Tensor& to) {
-  const View in = from.view(), out = to.view();
-  const Attrs attrs;
-  const Launch launch{&in, &out, 1, 1, &attrs, nullptr, nullptr, 0, nullptr};
-  cpu_kernel(ops::cast.cpu, current_isa())(launch);
-}
-
-Tensor in_dtype(const Tensor& host, DType dtype) {
-  Tensor tensor = allocate({dtype, host.spec.shape}, cpu_device);
-  cast_on_host(host, tensor);
-  return tensor;
 }
 
 bool is_bfloat(const py::dtype& given) {
@@ -150,6 +135,12 @@ py::dtype from_dtype(DType dtype) {
   return py::reinterpret_borrow<py::dtype>(kept);
 }
 
+DType shown_dtype(DType dtype) {
+  if (dtype != DType::bf16) return dtype;
+  const py::gil_scoped_acquire gil;
+  return is_bfloat(from_dtype(dtype)) ? dtype : DType::f32;
+}
+
 Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device, const std::string& what,
                  bool share) {
   py::array array = py::array::ensure(object);
@@ -185,8 +176,8 @@ Tensor to_tensor(py::handle object, std::optional<DType> floating, Device device
 }
 
 py::array as_array(const Tensor& host, bool writable) {
-  if (host.spec.dtype == DType::bf16 && !is_bfloat(from_dtype(DType::bf16)))
-    return as_array(in_dtype(host, DType::f32), writable);
+  if (const DType dtype = shown_dtype(host.spec.dtype); dtype != host.spec.dtype)
+    return as_array(in_dtype(host, dtype), writable);
   retain(host.buffer.get());
   const py::capsule base(host.buffer.get(), [](void* p) { release(static_cast<Buffer*>(p)); });
   std::vector<py::ssize_t> shape(host.spec.shape.begin(), host.spec.shape.end());

@@ -66,6 +66,7 @@ class Turn {
 void finish_step();                // what Forward, Backward and SGD have put off
 void leave_session(bool goes_on);  // finishes, and if the step goes on, with all values; lets go of the nodes
 void look_at_value(Node& node);    // before it is read
+void check_data(Device device);    // throws what a GPU has found in the data of steps, which are over then
 void poll_signals();               // without the GIL; throws what a handler raises
 
 // A plain C function for Python out of one that takes its arguments as an array: what is called for every
@@ -86,6 +87,7 @@ void add_function(py::module_& m, PyMethodDef& method);
 DType to_dtype(py::handle dtype);   // from a name, a NumPy dtype or scalar type; throws a dtype error
 py::dtype from_dtype(DType dtype);  // for bfloat16 without the package ml_dtypes: float32
 bool has_dtype(const py::array& array, DType dtype);
+DType shown_dtype(DType dtype);  // of the arrays that show such values
 // The values of `object` in memory on `device`. Floating values take the dtype `floating` where one is given;
 // integers and bools stay what they are. `what` names the object in the dtype error that is thrown for
 // anything else. With `share`, a fitting NumPy array is borrowed instead of copied.
@@ -172,6 +174,8 @@ void init_record(py::module_& m);
 // hosts.cpp: objects outside the engine, behind leaves of Role::host
 py::object value_or_none(py::handle object);
 NodeRef make_host_leaf(py::handle object, Device device);
+// Of the nearest node of ours that an object holds in its attributes, or that objects hold which it holds.
+std::optional<Device> device_held(py::handle object);
 void pull_value(Node& leaf, const Node& consumer);  // from object.value, before a consumer runs
 void push_grad(Node& leaf, const Node& consumer,
                py::handle parameters);  // to object.addgrad or object.grad, after a consumer's backward step

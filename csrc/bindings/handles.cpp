@@ -56,13 +56,17 @@ py::tuple shape_tuple(const Shape& shape) {
 using Kept = std::tuple<py::object, py::object, std::int64_t>;
 Kept get_optimised(const Handle& handle) {
   finish_step();
-  const Optimised* kept = handle.get().optimised.get();
+  Optimised* kept = handle.get().optimised.get();
   if (!kept) return {py::none(), py::none(), 0};
+  {
+    const Turn turn;
+    check_data(handle.get().device);
+  }
   const auto copy = [](const Tensor& tensor) -> py::object {
     if (!tensor) return py::none();
     return as_array(copy_to(tensor, cpu_device));
   };
-  return {copy(kept->first), copy(kept->second), kept->steps};
+  return {copy(kept->first), copy(kept->second), steps_of(*kept)};
 }
 
 void set_optimised(const Handle& handle, const Kept& given) {
@@ -80,7 +84,7 @@ void set_optimised(const Handle& handle, const Kept& given) {
   };
   kept->first = moment(std::get<0>(given));
   kept->second = moment(std::get<1>(given));
-  kept->steps = std::get<2>(given);
+  set_steps(*kept, std::get<2>(given), node.device);
   node.optimised = std::move(kept);
 }
 

@@ -2,6 +2,7 @@
 // Role::host: known by a weak reference, read before a consumer runs, handed gradients after its backward
 // step.
 #include <cstring>
+#include <unordered_set>
 
 #include "bindings/bindings.h"
 #include "core/error.h"
@@ -25,6 +26,16 @@ py::object object_of(const Node& leaf, const Node& consumer) {
 }
 
 const char* type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
+
+// What an object holds others in: a list, a tuple or a dict, be it the object or its attributes; or null.
+py::object holder_of(PyObject* object) {
+  if (PyDict_Check(object) || PyList_Check(object) || PyTuple_Check(object))
+    return py::reinterpret_borrow<py::object>(object);
+  if (PyType_Check(object) || PyModule_Check(object)) return {};
+  PyObject* attributes = PyObject_GenericGetDict(object, nullptr);
+  if (!attributes) PyErr_Clear();
+  return py::reinterpret_steal<py::object>(attributes);
+}
 
 void release_host(void* host) {
   if (!Py_IsInitialized()) return;
@@ -57,6 +68,31 @@ NodeRef make_host_leaf(py::handle object, Device device) {
   leaf->attrs.dtype = graph_dtype();
   leaf->device = device;
   return leaf;
+}
+
+std::optional<Device> device_held(py::handle object) {
+  constexpr std::size_t most = 1000;  // whatever holds others, and is looked through
+  std::vector<py::object> holders;
+  std::unordered_set<PyObject*> known;
+  std::optional<Device> device;
+  const auto look = [&](PyObject* found) {
+    if (device || holders.size() == most) return;
+    if (const Handle* handle = as_handle(found)) device = handle->get().device;
+    py::object holder = device ? py::object() : holder_of(found);
+    if (holder && known.insert(holder.ptr()).second) holders.push_back(std::move(holder));
+  };
+  look(object.ptr());
+  for (std::size_t i = 0; i < holders.size() && !device; ++i) {
+    PyObject* const holder = holders[i].ptr();
+    if (PyDict_Check(holder)) {
+      PyObject* value = nullptr;
+      for (Py_ssize_t k = 0; PyDict_Next(holder, &k, nullptr, &value);) look(value);
+    } else {
+      for (Py_ssize_t k = 0; k < PySequence_Fast_GET_SIZE(holder); ++k)
+        look(PySequence_Fast_GET_ITEM(holder, k));
+    }
+  }
+  return device;
 }
 
 void pull_value(Node& leaf, const Node& consumer) {
@@ -115,6 +151,6 @@ void zero_host_grad(py::handle object) {
   py::setattr(object, "grad", zeros);
 }
 
-void init_hosts() { host_hooks().release = release_host; }
+void init_hosts() { host_hooks() = {release_host, shown_dtype}; }
 
 }  // namespace edfcore

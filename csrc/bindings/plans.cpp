@@ -122,7 +122,7 @@ std::vector<Feed> feeds_of(const py::dict& given, std::int64_t& count) {
   return feeds;
 }
 
-Tensor rows_of(const py::object& order, std::int64_t examples, Device device) {
+Tensor rows_of(const py::object& order, std::int64_t examples) {
   const py::object positions =
       order.is_none() ? py::object(py::module_::import("numpy").attr("arange")(examples)) : order;
   Tensor rows = to_tensor(positions, {}, cpu_device, "replay: order", true);
@@ -133,7 +133,7 @@ Tensor rows_of(const py::object& order, std::int64_t examples, Device device) {
   if (rows.spec.dtype != DType::i64)
     rows = to_tensor(py::array(positions.attr("astype")("int64")), {}, cpu_device, "", true);
   if (rows.spec.shape[0] == 0) fail(ErrorKind::graph, "replay: there are no examples.");
-  return copy_to(rows, device);  // the caller's array may change meanwhile
+  return copy_to(rows, cpu_device);  // the caller's array may change meanwhile
 }
 
 py::array replay(const py::object& comp_nodes, const py::object& parameters, const py::object& loss,
@@ -145,7 +145,8 @@ py::array replay(const py::object& comp_nodes, const py::object& parameters, con
   std::int64_t examples = 0;
   if (take_few(given, order)) order = py::none();
   std::vector<Feed> feeds = feeds_of(given, examples);
-  Tensor rows = rows_of(order, examples, feeds[0].input->device);
+  Tensor rows = rows_of(order, examples);
+  const Device device = feeds[0].input->device;
   const Replay asked{std::move(program.nodes),
                      std::move(program.parameters),
                      std::move(program.loss),
@@ -153,7 +154,8 @@ py::array replay(const py::object& comp_nodes, const py::object& parameters, con
                      std::move(rows),
                      batch_size,
                      as_rule(rule, rate, decay, beta1, beta2, epsilon),
-                     poll_signals};
+                     poll_signals,
+                     device};
   Tensor losses;
   {
     const Turn turn;

@@ -38,10 +38,13 @@ class OnDevice {
   Device before_;
 };
 
-// Where the first of the inputs is that is a node.
+// Where the first of the inputs is that is a node, or else the nodes of one that is written in Python.
 Device device_for(py::handle inputs) {
-  for (py::ssize_t i = 0; i < PyTuple_GET_SIZE(inputs.ptr()); ++i)
+  const py::ssize_t n = PyTuple_GET_SIZE(inputs.ptr());
+  for (py::ssize_t i = 0; i < n; ++i)
     if (Handle* handle = as_handle(PyTuple_GET_ITEM(inputs.ptr(), i))) return handle->get().device;
+  for (py::ssize_t i = 0; i < n; ++i)
+    if (const std::optional<Device> device = device_held(PyTuple_GET_ITEM(inputs.ptr(), i))) return *device;
   return current_device();
 }
 

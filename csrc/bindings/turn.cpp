@@ -6,6 +6,7 @@
 
 #include "bindings/bindings.h"
 #include "core/error.h"
+#include "graph/run.h"
 #include "graph/session.h"
 
 namespace edfcore {
@@ -64,6 +65,16 @@ void look_at_value(Node& node) {
   if (session().idle() && !node.elided) return;
   const Turn turn;
   session().look_at_value(node);
+}
+
+void check_data(Device device) {
+  if (device.type == DeviceType::cpu) return;
+  try {
+    check_status(device);
+  } catch (...) {
+    session().abandon();
+    throw;
+  }
 }
 
 }  // namespace edfcore

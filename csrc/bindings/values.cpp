@@ -24,15 +24,8 @@ template <class Look, class Find>
 py::array hand_out(const Node& node, const Look& look, const Find& find) {
   const auto held = [&] {
     look();
-    if (node.device.type != DeviceType::cpu) {
-      try {
-        check_status(node.device);  // of what the look had done, too
-      } catch (...) {
-        session().abandon();
-        throw;
-      }
-    }
-    return Tensor(find());  // from here on somebody else holds it, so nobody overwrites it
+    check_data(node.device);  // of what the look had done, too
+    return Tensor(find());    // from here on somebody else holds it, so nobody overwrites it
   };
   const bool elided = node.elided || node.grad_elided;
   if (session().idle() && !Turn::wanted() && !elided && node.device.type == DeviceType::cpu)

@@ -42,9 +42,11 @@ struct Status {
   std::int32_t code;
   std::int32_t op;     // Launch::op of the kernel that wrote it
   std::int32_t input;  // which input of the op holds the bad value
+  std::int32_t step;   // Launch::step
   std::int64_t row;    // position of the bad value in that input, flattened
   std::int64_t value;  // the value found
   std::int64_t bound;  // valid values are 0 .. bound - 1
+  std::int64_t run;    // what Launch::run pointed to
 };
 
 // What follows a kernel whose op has op_finishes: it is called whenever elements [begin, end) of the output
@@ -68,6 +70,8 @@ struct Launch {
   // Of an update on a GPU, where not null: device memory with the two numbers that are to be read instead of
   // those in `attrs`, so that a launch that was written down can be repeated when they are others.
   const double* numbers = nullptr;
+  std::int32_t step = -1;             // of a plan
+  const std::int64_t* run = nullptr;  // device memory: which of several runs of it
 };
 
 // Never allocates, synchronises or throws, so that it can always be replayed and captured.

@@ -6,6 +6,7 @@
 #include "device/memory.h"
 #include "graph/grad.h"
 #include "graph/vjp.h"
+#include "ops/widened.h"
 
 namespace edfcore {
 namespace {
@@ -102,6 +103,8 @@ const Tensor& shown_grad(Node& node) {
   absorb_shown(node);
   RunningBuilder running(false);
   Tensor handed_out = copy_to(total_grad(node, running)->value().on_device(), cpu_device);
+  if (const DType dtype = shown_on_host(handed_out.spec.dtype); dtype != handed_out.spec.dtype)
+    handed_out = in_dtype(handed_out, dtype);
   Tensor before = copy_to(handed_out, cpu_device);
   node.shown = std::make_unique<Shown>(
       Shown{std::move(handed_out), std::move(before), node.output.grad, node.deferred.size()});
@@ -120,7 +123,8 @@ void absorb_shown(Node& node) {
       : dtype == DType::bf16 ? differ(BFloat16{})
       : dtype == DType::f16  ? differ(Float16{})
                              : differ(float{}))
-    accumulate_grad(node.output, make_leaf(Role::constant, copy_to(delta, node.value().tensor.device())));
+    accumulate_grad(node.output, make_leaf(Role::constant, copy_to(in_dtype(delta, node.output.spec.dtype),
+                                                                   node.value().tensor.device())));
 }
 
 }  // namespace edfcore

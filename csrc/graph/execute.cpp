@@ -92,6 +92,7 @@ Runner::Runner(Plan plan)
                         on_cpu ? 0 : ops::index_of(*step.written),
                         nullptr};
     steps_.push_back({{}, launch, view});
+    steps_.back().launch.step = static_cast<std::int32_t>(s);
     names_.push_back(step.written->name);
     view += step.in.size() + step.out.size();
     if (step.update >= 0) updates_.push_back(s);
@@ -178,12 +179,12 @@ void Runner::move_to(void* arena) {
 }
 
 void Runner::run(std::span<const NodeRef> nodes, std::span<const Scalars> updates, Phase first, Phase last,
-                 Poll poll) {
+                 Poll poll, const Runs& runs) {
   const Device device = plan_.trace.device;
   void* const arena = shared_arena(device).of_size(plan_.arena_bytes, device, first == Phase::forward);
   if (arena != arena_) move_to(arena);
   if (const Isa isa = current_isa(); isa != isa_) choose_kernels(isa);
-  if (last == Phase::update) give_numbers(updates);
+  if (last == Phase::update) give_numbers(updates, runs.count);
   Status* const status = device_->status();  // of this thread
   void* const stream = device_->stream();
   if (!steps_.empty() && (steps_[0].launch.status != status || steps_[0].launch.stream != stream)) {
@@ -195,62 +196,88 @@ void Runner::run(std::span<const NodeRef> nodes, std::span<const Scalars> update
   const bool on_cpu = plan_.trace.device.type == DeviceType::cpu;
   const std::size_t begin = first == Phase::forward ? 0 : phase_end_[static_cast<std::size_t>(first) - 1];
   const std::size_t end = phase_end_[static_cast<std::size_t>(last)];
+  move_on(runs, 0);
   if (!on_cpu && !watch().on) {
     if (poll) poll();
-    if (repeat(begin, end)) return;
+    if (repeat(begin, end, runs)) return;
   }
-  auto next_poll = poll ? std::lower_bound(polls_.begin(), polls_.end(), begin) : polls_.end();
-  for (std::size_t g = begin; g < end; ++g) {
-    const Group& group = plan_.groups[g];
-    if (next_poll != polls_.end() && *next_poll == g) {
-      poll();
-      ++next_poll;
+  for (std::int64_t run = 0; run < runs.count; ++run) {
+    move_on(runs, run);
+    auto next_poll = poll ? std::lower_bound(polls_.begin(), polls_.end(), begin) : polls_.end();
+    for (std::size_t g = begin; g < end; ++g) {
+      if (next_poll != polls_.end() && *next_poll == g) {
+        poll();
+        ++next_poll;
+      }
+      run_group(plan_.groups[g], nodes);
+      if (!on_cpu) device_->launched(names_of(g, g + 1));
+      if (on_cpu && status->code != Status::ok) raise(device_->take_status(), nodes);
     }
-    run_group(group, nodes);
-    if (!on_cpu) device_->launched(names_of(g, g + 1));
-    if (!on_cpu || status->code == Status::ok) continue;
-    const Status met = device_->take_status();
-    const TraceStep& traced = plan_.trace.steps[static_cast<std::size_t>(group.first)];
-    fail(ErrorKind::data, status_text(*traced.written, met), place_of(traced, nodes));
   }
+}
+
+void Runner::raise(const Status& met, std::span<const NodeRef> nodes) const {
+  const TraceStep& traced = plan_.trace.steps[static_cast<std::size_t>(met.step)];
+  fail(ErrorKind::data, status_text(*traced.written, met), place_of(traced, nodes));
+}
+
+// To one of several runs.
+void Runner::move_on(const Runs& runs, std::int64_t run) {
+  const auto n = static_cast<std::size_t>(run);
+  for (const Runs::Moving& moving : runs.moving)
+    bind(moving.slot, static_cast<std::byte*>(moving.data) + n * moving.stride);
+  if (numbers_)
+    for (const std::size_t s : updates_)
+      steps_[s].launch.numbers = static_cast<const double*>(numbers_.data()) + n * numbers_stride_ +
+                                 2 * static_cast<std::size_t>(plan_.trace.steps[s].update);
+  if (runs.number)
+    for (Step& step : steps_) step.launch.run = runs.number + n * runs.number_stride;
 }
 
 // To a GPU's memory they go in the order of its work, behind whatever reads those of the step before.
-void Runner::give_numbers(std::span<const Scalars> updates) {
+void Runner::give_numbers(std::span<const Scalars> updates, std::int64_t runs) {
   static_assert(sizeof(Scalars) == 2 * sizeof(double));
   const bool on_cpu = plan_.trace.device.type == DeviceType::cpu;
-  if (updates_.empty() ||
-      (!on_cpu && std::equal(updates.begin(), updates.end(), given_.begin(), given_.end())))
-    return;
-  if (!on_cpu) {
-    if (numbers_.spec.shape.size() != static_cast<std::int64_t>(2 * updates.size()) || !numbers_)
-      numbers_ =
-          allocate({DType::f64, Shape{static_cast<std::int64_t>(2 * updates.size())}}, plan_.trace.device);
-    given_.clear();
-    device_->upload(numbers_.data(), updates.data(), updates.size_bytes());
-    given_.assign(updates.begin(), updates.end());
-  }
+  if (updates_.empty()) return;
   for (const std::size_t s : updates_) {
     TraceStep& step = plan_.trace.steps[s];
-    const auto update = static_cast<std::size_t>(step.update);
-    step.attrs.scalar = updates[update].first;
-    step.attrs.scalar2 = updates[update].second;
-    if (!on_cpu) steps_[s].launch.numbers = static_cast<const double*>(numbers_.data()) + 2 * update;
+    step.attrs.scalar = updates[static_cast<std::size_t>(step.update)].first;
+    step.attrs.scalar2 = updates[static_cast<std::size_t>(step.update)].second;
   }
+  if (on_cpu) return;
+  const auto count = static_cast<std::int64_t>(2 * updates.size());
+  numbers_stride_ = static_cast<std::size_t>(count / runs);
+  if (updates.size() <= given_.size() && std::equal(updates.begin(), updates.end(), given_.begin())) return;
+  if (!numbers_ || numbers_.spec.shape.size() < count)
+    numbers_ = allocate({DType::f64, Shape{count}}, plan_.trace.device);
+  given_.clear();
+  device_->upload(numbers_.data(), updates.data(), updates.size_bytes());
+  given_.assign(updates.begin(), updates.end());
 }
 
-// True when the device has made this run by repeating it.
-bool Runner::repeat(std::size_t begin, std::size_t end) {
+// True when the device has made these runs by repeating them.
+bool Runner::repeat(std::size_t begin, std::size_t end, const Runs& runs) {
   if (end - begin < 2 || steps_.empty()) return false;
   if (!recordings_) recordings_ = std::make_unique<Recordings>(*device_);
-  Recordings::Key key{arena_, steps_[0].launch.status, begin, end, bound_};
+  Recordings::Key key{.arena = arena_,
+                      .status = steps_[0].launch.status,
+                      .numbers = numbers_ ? numbers_.data() : nullptr,
+                      .number = runs.number,
+                      .runs = runs.count,
+                      .begin = begin,
+                      .end = end,
+                      .bound = bound_};
   struct Part {
     Runner* runner;
     std::size_t begin, end;
-  } part{this, begin, end};
+    const Runs& runs;
+  } part{this, begin, end, runs};
   const auto issue = [](void* p) {
     const Part& of = *static_cast<const Part*>(p);
-    for (std::size_t g = of.begin; g < of.end; ++g) of.runner->run_group(of.runner->plan_.groups[g], {});
+    for (std::int64_t run = 0; run < of.runs.count; ++run) {
+      of.runner->move_on(of.runs, run);
+      for (std::size_t g = of.begin; g < of.end; ++g) of.runner->run_group(of.runner->plan_.groups[g], {});
+    }
   };
   if (!recordings_->repeat(std::move(key), issue, &part)) return false;
   device_->launched(names_of(begin, end));

@@ -17,6 +17,20 @@ namespace edfcore {
 using Poll = void (*)();
 inline constexpr double poll_after = 5e6;  // operations and bytes, about a millisecond of work
 
+// Several runs of a plan, one after another. Slots are bound to memory that goes on by so many bytes from run
+// to run; so does, on a GPU, the number that a kernel is to note in Status::run.
+struct Runs {
+  struct Moving {
+    std::int32_t slot;
+    void* data;
+    std::size_t stride;
+  };
+  std::int64_t count = 1;
+  std::vector<Moving> moving;
+  const std::int64_t* number = nullptr;
+  std::size_t number_stride = 0;
+};
+
 class Runner {
  public:
   explicit Runner(Plan plan);  // throws a memory error
@@ -35,9 +49,11 @@ class Runner {
   // on this device. On the CPU, throws the data error that a step met, with the place where its node was
   // made; updates that come after it have left the parameters alone.
   // `nodes` are those of the program that runs, which need not be the one that the plan was made of;
-  // `updates` the scalars of each parameter's update, where the plan runs to its end.
+  // `updates` the scalars of each parameter's update, run by run, where the plan runs to its end.
   void run(std::span<const NodeRef> nodes, std::span<const Scalars> updates, Phase first = Phase::forward,
-           Phase last = Phase::update, Poll poll = nullptr);
+           Phase last = Phase::update, Poll poll = nullptr, const Runs& runs = {});
+  // Throws the data error that a step has met.
+  [[noreturn]] void raise(const Status& met, std::span<const NodeRef> nodes) const;
 
   const Plan& plan() const { return plan_; }
   double work() const {
@@ -56,11 +72,12 @@ class Runner {
   void choose_kernels(Isa isa);
   void settle_groups();
   double about(std::size_t s) const;
-  bool repeat(std::size_t begin, std::size_t end);
+  bool repeat(std::size_t begin, std::size_t end, const Runs& runs);
+  void move_on(const Runs& runs, std::int64_t run);
   std::span<const char* const> names_of(std::size_t begin, std::size_t end) const;  // of the groups' ops
   void run_group(const Group& group, std::span<const NodeRef> nodes);
   void run_joint(const Group& group, std::span<const NodeRef> nodes);
-  void give_numbers(std::span<const Scalars> updates);
+  void give_numbers(std::span<const Scalars> updates, std::int64_t runs);
   void run_blocked(const Group& group);
   void run_headed(const Group& group);
   struct Stretch;
@@ -81,7 +98,8 @@ class Runner {
   std::size_t phase_end_[3] = {};                  // in groups
   double work_ = 0;
   std::unique_ptr<Recordings> recordings_;  // null on the CPU
-  Tensor numbers_;                          // of the updates, on a GPU: two for each
+  Tensor numbers_;                          // of the updates, on a GPU: two for each, run by run
+  std::size_t numbers_stride_ = 0;          // of a run
   std::vector<Scalars> given_;              // what they are
 };
 

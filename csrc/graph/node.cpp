@@ -7,6 +7,7 @@
 
 #include "core/small.h"
 #include "device/memory.h"
+#include "ops/widened.h"
 
 namespace edfcore {
 namespace {
@@ -120,17 +121,32 @@ void Node::resolve(const Attrs& with) {
     other_attrs = std::make_unique<Attrs>(with);
 }
 
+DType shown_on_host(DType dtype) { return host_hooks().shown ? host_hooks().shown(dtype) : dtype; }
+
+// From a tensor to its mirror, or back.
+static void mirror_into(Tensor& to, const Tensor& from) {
+  if (to.spec.dtype == from.spec.dtype) return copy_into(to, from);
+  copy_into(to, in_dtype(copy_to(from, cpu_device), to.spec.dtype));
+}
+
 const Tensor& Cell::on_device() {
   if (mirror) {
-    copy_into(tensor, *mirror);
+    mirror_into(tensor, *mirror);
     if (mirror->buffer->unique()) mirror.reset();  // nobody can write it any more
   }
   return tensor;
 }
 
 const Tensor& Cell::on_host() {
-  if (tensor.device().type == DeviceType::cpu) return tensor;
-  if (!mirror) mirror = std::make_unique<Tensor>(copy_to(tensor, cpu_device));
+  const DType dtype = tensor.spec.dtype, shown = shown_on_host(dtype);
+  if (tensor.device().type == DeviceType::cpu && shown == dtype) return tensor;
+  if (!mirror)
+    mirror = std::make_unique<Tensor>(allocate({shown, tensor.spec.shape}, cpu_device));
+  else if (shown == dtype)
+    return *mirror;
+  else  // it shows what was written rounded
+    mirror_into(tensor, *mirror);
+  mirror_into(*mirror, tensor);
   return *mirror;
 }
 
@@ -144,7 +160,7 @@ void Cell::set(Tensor t) {
 }
 
 void Cell::updated() {
-  if (mirror) copy_into(*mirror, tensor);
+  if (mirror) mirror_into(*mirror, tensor);
 }
 
 static NodeRef new_node(Role role) {

@@ -95,11 +95,13 @@ struct SiteHooks {
 };
 SiteHooks& site_hooks();
 
-// The same for the object behind a leaf of Role::host.
+// The same for the object behind a leaf of Role::host, and for the dtype that the host shows values in.
 struct HostHooks {
   void (*release)(void* host) = nullptr;
+  DType (*shown)(DType dtype) = nullptr;
 };
 HostHooks& host_hooks();
+DType shown_on_host(DType dtype);
 
 enum class Role : std::uint8_t {
   computed,   // has an op
@@ -112,14 +114,14 @@ enum class Role : std::uint8_t {
 };
 
 // A value or a gradient, on the graph's device, with the copy of it that was handed out to the host (on the
-// CPU there is none: the array handed out is the memory itself). A mirror may be written by whoever holds it,
-// so it is uploaded before the next use on the device.
+// CPU there is none where the host has the dtype: the array handed out is the memory itself). A mirror may be
+// written by whoever holds it, so it is copied back before the next use on the device.
 struct Cell {
   Tensor tensor;
   std::unique_ptr<Tensor> mirror;
 
   explicit operator bool() const { return static_cast<bool>(tensor); }
-  const Tensor& on_device();  // the tensor, after uploading a mirror
+  const Tensor& on_device();  // the tensor, after copying back a mirror
   const Tensor& on_host();    // the memory to hand out
   void set(Tensor t);
   bool held() const;  // somebody else has its memory, or its mirror, and may write it
@@ -155,8 +157,10 @@ struct Shown {
 
 // What a parameter's update keeps from one step to the next.
 struct Optimised {
-  Tensor first, second;    // moments of the gradient, like the parameter; null: none yet
-  std::int64_t steps = 0;  // taken so far
+  Tensor first, second;      // moments of the gradient, like the parameter; null: none yet
+  Tensor taken;              // one int64 beside them: how many steps the updates have taken
+  std::int64_t steps = 0;    // the same, if all that a device has yet to do goes well (steps_of)
+  std::uint64_t errors = 0;  // data_errors() when that was last known
 };
 
 struct Node {

@@ -1,6 +1,6 @@
-// The runs of a plan that a device has recorded. A run is plain at first; when it comes again, bound to the
-// same memory, it is recorded, and from then on repeated as one. The numbers of its updates are in memory,
-// too.
+// The runs of a plan that a device has recorded, of several at a time. They are plain at first; when they
+// come again, bound to the same memory, they are recorded, and from then on repeated as one. The numbers of
+// updates are in memory, too.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +13,10 @@ namespace edfcore {
 
 class Recordings {
  public:
-  // All that the launches of a run depend on.
+  // All that the launches depend on.
   struct Key {
-    const void *arena = nullptr, *status = nullptr;
+    const void *arena = nullptr, *status = nullptr, *numbers = nullptr, *number = nullptr;
+    std::int64_t runs = 1;
     std::size_t begin = 0, end = 0;  // groups
     std::vector<void*> bound;
     Float32Matmul products = float32_matmul();
@@ -27,10 +28,10 @@ class Recordings {
   Recordings(const Recordings&) = delete;
   Recordings& operator=(const Recordings&) = delete;
 
-  // True when the run that issue(context) would make has been made by repeating it.
+  // True when what issue(context) would run has been run by repeating it.
   bool repeat(Key key, void (*issue)(void*), void* context);
 
-  static std::int64_t repeated();  // runs, of all plans
+  static std::int64_t repeated();  // how often, of all plans
 
  private:
   static constexpr std::size_t most = 8;  // a loop's inputs and results take turns in a few places

@@ -20,10 +20,11 @@ struct Replay {
   std::vector<NodeRef> nodes, parameters;
   NodeRef loss;
   std::vector<Feed> feeds;
-  Tensor rows;  // (n,), which examples to take, on the nodes' device
+  Tensor rows;  // (n,), which examples to take; on the CPU
   std::int64_t batch_size = 1;
   Rule rule;
   Poll poll = nullptr;  // now and then between minibatches
+  Device device;        // of the nodes
 };
 
 // The plan for minibatches of one size, and how it is bound to any program that looks like its own.
@@ -40,7 +41,8 @@ struct Batches {
   std::vector<PartSlot> parts;
   std::int32_t rows = -1, loss = -1;  // slots
   Spec losses;
-  Tensor rows_here, losses_here;  // on a GPU: the same memory for all minibatches, so that steps are alike
+  std::int64_t together = 1;      // on a GPU: so many minibatches at once, at most
+  Tensor rows_here, losses_here;  // of those, in the same memory each time, so that they can be repeated
   std::vector<std::uint64_t> key;
   std::uint64_t hash = 0, last_used = 0;
 };
@@ -56,8 +58,7 @@ class ReplayCache {
   PlanStats stats;  // of batches
 
  private:
-  Tensor run_all(const Replay& replay, const Listing& listing, bool listed,
-                 std::span<Node* const> parameters);
+  class Epoch;
   std::shared_ptr<Batches> find(const Replay& replay, const Listing& listing, bool listed, std::int64_t size);
 
   std::vector<std::shared_ptr<Batches>> kept_;

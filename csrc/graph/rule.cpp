@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "device/memory.h"
+#include "graph/run.h"
 #include "ops/ops.h"
 
 namespace edfcore {
@@ -34,8 +35,32 @@ const Op& op_of(Rule::Kind kind) {
 }
 
 std::span<const Part> parts_of(Rule::Kind kind) {
-  static constexpr Part parts[] = {Part::first, Part::second, Part::numbers};
-  return {parts, kind == Rule::adam ? std::size_t{3} : kind == Rule::momentum ? std::size_t{1} : 0};
+  static constexpr Part of_momentum[] = {Part::first, Part::steps};
+  static constexpr Part of_adam[] = {Part::first, Part::second, Part::numbers, Part::steps};
+  if (kind == Rule::adam) return of_adam;
+  if (kind == Rule::momentum) return of_momentum;
+  return {};
+}
+
+Spec spec_of(Part part, const Spec& parameter) {
+  if (part == Part::steps) return {DType::i64, {1}};
+  const DType dtype = widened(parameter.dtype);
+  return part == Part::numbers ? Spec{dtype, {3}} : Spec{dtype, parameter.shape};
+}
+
+std::int64_t steps_of(Optimised& kept) {
+  const std::uint64_t errors = data_errors();
+  if (kept.taken && kept.errors != errors)
+    backend(kept.taken.device()).download(&kept.steps, kept.taken.data(), sizeof kept.steps);
+  kept.errors = errors;
+  return kept.steps;
+}
+
+void set_steps(Optimised& kept, std::int64_t steps, Device device) {
+  kept.taken = allocate(spec_of(Part::steps, {}), device);
+  backend(device).upload(kept.taken.data(), &steps, sizeof steps);
+  kept.steps = steps;
+  kept.errors = data_errors();
 }
 
 void check_grads(std::span<Node* const> parameters, const Op& op) {
@@ -60,8 +85,8 @@ const Tensor& RuleNumbers::of(const Rule& rule, DType of, Device device) {
   return made_.back();
 }
 
-static Tensor& moment_of(Optimised& kept, Part part) {
-  return part == Part::first ? kept.first : kept.second;
+static Tensor& part_of(Optimised& kept, Part part) {
+  return part == Part::first ? kept.first : part == Part::second ? kept.second : kept.taken;
 }
 
 Updating::Updating(std::span<Node* const> parameters, const Rule& rule, RuleNumbers& numbers)
@@ -70,18 +95,18 @@ Updating::Updating(std::span<Node* const> parameters, const Rule& rule, RuleNumb
   own_.reserve(parameters.size());
   const std::uint64_t mark = next_mark();
   for (Node* p : parameters) {
-    Own& own = own_.emplace_back(Own{p, own_.size(), p->optimised ? p->optimised->steps : 0, {}});
+    Own& own = own_.emplace_back(Own{p, own_.size(), p->optimised ? steps_of(*p->optimised) : 0, {}});
     if (std::exchange(p->mark, mark) == mark) {
       const auto stands = [&](const Own& other) { return other.parameter == p; };
       own.same = static_cast<std::size_t>(std::find_if(own_.begin(), own_.end(), stands) - own_.begin());
       continue;
     }
-    const Spec spec{widened(p->output.spec.dtype), p->output.spec.shape};
     for (const Part part : parts_of(rule.kind)) {
       if (part == Part::numbers) continue;
+      const Spec spec = spec_of(part, p->output.spec);
       if (p->optimised) {
-        const Tensor& moment = moment_of(*p->optimised, part);
-        if (moment && moment.spec == spec) continue;
+        const Tensor& kept = part_of(*p->optimised, part);
+        if (kept && kept.spec == spec) continue;
       }
       own.made[static_cast<std::size_t>(part)] = zeros(spec, p->device);
     }
@@ -105,9 +130,9 @@ void Updating::taken() {
     std::unique_ptr<Optimised>& kept = own.parameter->optimised;
     if (!kept) kept = std::make_unique<Optimised>();
     kept->steps = own.steps;
-    for (const Part part : {Part::first, Part::second})
+    for (const Part part : {Part::first, Part::second, Part::steps})
       if (Tensor& made = own.made[static_cast<std::size_t>(part)])
-        moment_of(*kept, part) = std::exchange(made, {});
+        part_of(*kept, part) = std::exchange(made, {});
   }
 }
 
@@ -116,7 +141,7 @@ const Tensor& Updating::read(std::size_t parameter, Part part) const {
   if (part == Part::numbers)
     return numbers_.of(rule_, own.parameter->output.spec.dtype, own.parameter->device);
   const Tensor& made = own.made[static_cast<std::size_t>(part)];
-  return made ? made : moment_of(*own.parameter->optimised, part);
+  return made ? made : part_of(*own.parameter->optimised, part);
 }
 
 }  // namespace edfcore

@@ -20,10 +20,16 @@ inline constexpr std::size_t rule_kinds = 3;
 
 const Op& op_of(Rule::Kind kind);
 
-// What the op of an update reads beside the parameter and its gradient, in that order: moments, and what
-// does not change from step to step.
-enum class Part : std::uint8_t { first, second, numbers };
+// What the op of an update reads beside the parameter and its gradient, in that order: moments, what does not
+// change from step to step, and the count of steps.
+enum class Part : std::uint8_t { first, second, numbers, steps };
 std::span<const Part> parts_of(Rule::Kind kind);
+Spec spec_of(Part part, const Spec& parameter);
+
+// How many steps this has been kept for. A GPU's updates take none after bad data, so what was counted on is
+// read again when an error was found.
+std::int64_t steps_of(Optimised& kept);
+void set_steps(Optimised& kept, std::int64_t steps, Device device);
 
 // Attrs::scalar and Attrs::scalar2 of an update's op.
 struct Scalars {
@@ -44,8 +50,8 @@ class RuleNumbers {
   std::vector<Tensor> made_;
 };
 
-// Steps that update these parameters. Moments and counts are written into Node::optimised when a step has
-// been taken, so that one that fails leaves them as they were. A parameter may stand there twice.
+// Steps that update these parameters. What is new is written into Node::optimised when a step has been taken,
+// so that one that fails leaves it as it was. A parameter may stand there twice.
 class Updating {
  public:
   Updating(std::span<Node* const> parameters, const Rule& rule, RuleNumbers& numbers);
@@ -60,7 +66,7 @@ class Updating {
     Node* parameter;
     std::size_t same;    // where it stands first
     std::int64_t steps;  // with the one to come
-    Tensor made[2];      // moments that the parameter does not have yet
+    Tensor made[4];      // parts that the parameter does not have yet
   };
   Rule rule_;
   RuleNumbers& numbers_;

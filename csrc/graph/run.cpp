@@ -2,6 +2,7 @@
 #include "graph/run.h"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <limits>
 #include <memory>
@@ -375,8 +376,18 @@ void infer_only(Node& node) {
   with_place(node, [&] { remember(node, prepare(node)); });
 }
 
-void check_status(Device device) {
+static std::atomic<std::uint64_t> errors{0};
+
+std::uint64_t data_errors() { return errors.load(std::memory_order_relaxed); }
+
+Status take_status(Device device) {
   const Status status = backend(device).take_status();
+  if (status.code != Status::ok) errors.fetch_add(1, std::memory_order_relaxed);
+  return status;
+}
+
+void check_status(Device device) {
+  const Status status = take_status(device);
   if (status.code != Status::ok) fail(ErrorKind::data, status_text(op_of(status), status));
 }
 

@@ -48,5 +48,8 @@ Resolution infer_shapes(Node& node);
 
 // Raises the data error that kernels on this device have met since the last call, if any. Synchronises.
 void check_status(Device device);
+// What kernels on this device have met since the last call, and how many errors devices have told of, ever.
+Status take_status(Device device);
+std::uint64_t data_errors();
 
 }  // namespace edfcore

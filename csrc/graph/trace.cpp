@@ -201,13 +201,13 @@ class Tracer final : public Builder {
 
   NodeRef part_leaf(const Node& parameter, std::size_t update, Part part) {
     const bool shared = part == Part::numbers;
-    const DType dtype = widened(parameter.output.spec.dtype);
+    const Spec spec = spec_of(part, parameter.output.spec);
     if (shared)
       for (const NodeRef& leaf : numbers_leaves_)
-        if (leaf->output.spec.dtype == dtype) return leaf;
+        if (leaf->output.spec == spec) return leaf;
     NodeRef leaf = make_leaf(Role::constant, {});
     leaf->device = parameter.device;
-    leaf->output.spec = shared ? Spec{dtype, {3}} : Spec{dtype, parameter.output.spec.shape};
+    leaf->output.spec = spec;
     if (shared) numbers_leaves_.push_back(leaf);
     parts_.push_back(
         {static_cast<std::int32_t>(trace_.slots.size()), static_cast<std::int32_t>(update), part});

@@ -28,6 +28,7 @@ inline void check_indices(const Launch& launch, std::int32_t input, std::int64_t
     if (in_range(value, bound)) continue;
     status->op = launch.op;
     status->input = input;
+    status->step = launch.step;
     status->row = i;
     status->value = value;
     status->bound = bound;

@@ -200,7 +200,8 @@ __device__ inline Division divide(std::int64_t a, std::int64_t b) {
 // Where a kernel reports an index of input `input` that is out of range.
 struct Reporter {
   Status* status;
-  std::int32_t op, input;
+  std::int32_t op, input, step;
+  const std::int64_t* run;
 
   // The one that wins the exchange fills the rest; whoever synchronises afterwards sees all of it.
   __device__ void report(std::int64_t row, std::int64_t value, std::int64_t bound) const {
@@ -208,13 +209,17 @@ struct Reporter {
     if (atomicCAS(&status->code, none, code) != none) return;
     status->op = op;
     status->input = input;
+    status->step = step;
+    if (run != nullptr) status->run = *run;
     status->row = row;
     status->value = value;
     status->bound = bound;
   }
 };
 
-inline Reporter reporter(const Launch& l, std::int32_t input) { return {l.status, l.op, input}; }
+inline Reporter reporter(const Launch& l, std::int32_t input) {
+  return {l.status, l.op, input, l.step, l.run};
+}
 
 struct Checked {
   std::int64_t value;

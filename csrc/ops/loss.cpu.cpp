@@ -15,7 +15,7 @@ double weighted(T weight, T x) {
 }
 
 // What is to be made of scores: their gradient, from that of the loss, which may take their memory; and the
-// loss. Null, or without data: not that one.
+// loss. Null, or without data: not that one. The loss is the same with and without a gradient.
 struct Wanted {
   const View *g, *grad, *loss;
 };
@@ -79,7 +79,7 @@ void of_scores(const View& s, const View& labels, const Wanted& wanted) {
             if (in_range(y, n)) to[y] = (total.divide(label) - T(1)) * factor;
           });
         },
-        grad ? few_short : most_short);
+        few_short);
   });
 }
 
@@ -140,7 +140,7 @@ void of_soft_scores(const View& s, const View& weights, const Wanted& wanted) {
             for (std::int64_t c = 0; c < n; ++c) to[c] = (all.divide(to[c]) * each - q[c]) * factor;
           });
         },
-        grad ? few_short : most_short);
+        few_short);
   });
 }
 

@@ -56,8 +56,8 @@
   X(log_loss_soft_scores_grad)      /* (g, s, q): internal; (softmax(s) * sum(q) - q) * g[.., None] */     \
   X(log_loss_soft_scores_both)      /* (s, q, g): internal; log_loss_soft_scores_grad and log_loss_soft_scores */ \
   X(sgd)                            /* (p, g; scalar): p -= scalar * g, in place; skipped when status is set */ \
-  X(momentum)                       /* (p, g, m; scalar = rate, scalar2 = decay): internal; m = decay m + g, p -= rate m */ \
-  X(adam)                           /* (p, g, m, v, (beta1, beta2, epsilon); scalar, scalar2): internal; see update.cpp */
+  X(momentum)                       /* (p, g, m, n; scalar = rate, scalar2 = decay): internal; m = decay m + g, p -= rate m, n += 1 */ \
+  X(adam)                           /* (p, g, m, v, (beta1, beta2, epsilon), n; scalar, scalar2): internal; see update.cpp */
 // clang-format on
 
 namespace edfcore::ops {

@@ -12,6 +12,8 @@ Rule rule_of(const Launch& launch) {
   return {static_cast<T>(launch.attrs->scalar), static_cast<T>(launch.attrs->scalar2)};
 }
 
+void count_step(const Launch& launch) { ++*pointer<std::int64_t>(launch.in[launch.n_in - 1]); }
+
 }  // namespace
 
 void sgd_kernel(const Launch& launch) {
@@ -41,6 +43,7 @@ void momentum_kernel(const Launch& launch) {
       for (std::int64_t i = begin; i < end; ++i) rule(p[i], g[i], m[i]);
     });
   });
+  count_step(launch);
 }
 
 void adam_kernel(const Launch& launch) {
@@ -59,6 +62,7 @@ void adam_kernel(const Launch& launch) {
       for (std::int64_t i = begin; i < end; ++i) rule(p[i], g[i], m[i], v[i], beta1, beta2, epsilon);
     });
   });
+  count_step(launch);
 }
 
 }  // namespace edfcore::EDF_ISA

@@ -1,5 +1,7 @@
 // Parameter updates on a CUDA device: any number of tensors in one launch, up to what a table of them among
 // the kernel's arguments holds. One tensor alone is a table of one.
+#include <algorithm>
+
 #include "ops/kernel_cuda.h"
 #include "ops/update.h"
 
@@ -22,6 +24,7 @@ struct Updated {
 template <class T, int P, int N>
 struct Table {
   Updated<T, P> tensors[N];
+  std::int64_t* steps[P > 2 ? N : 1];  // that each has taken, where the rule keeps something
   std::int32_t count;
   const T* constants;  // of Adam
   const Status* status;
@@ -29,8 +32,8 @@ struct Table {
 
 constexpr std::size_t argument_bytes = 4096;  // that any kernel may have
 template <class T, int P>
-constexpr int most_tensors =
-    static_cast<int>((argument_bytes - sizeof(Table<T, P, 1>)) / sizeof(Updated<T, P>));
+constexpr int most_tensors = static_cast<int>((argument_bytes - sizeof(Table<T, P, 1>)) /
+                                              (sizeof(Updated<T, P>) + (P > 2 ? sizeof(std::int64_t*) : 0)));
 
 template <class T>
 constexpr int pack = 16 / static_cast<int>(sizeof(T));
@@ -64,13 +67,14 @@ __global__ void __launch_bounds__(block_threads)
     update_tensors(const __grid_constant__ Table<T, P, N> table) {
   constexpr int V = pack<T>;
   const auto block = static_cast<std::int32_t>(blockIdx.x);
+  if (table.status->code != Status::ok) return;
+  if (P > 2 && block < table.count && threadIdx.x == 0) ++*table.steps[block];  // each has a block
   int at = 0;  // the last tensor that begins no later
   for (int end = N == 1 ? 1 : table.count; end - at > 1;) {
     const int middle = (at + end) / 2;
     (table.tensors[middle].first_block <= block ? at : end) = middle;
   }
   const Updated<T, P>& tensor = table.tensors[at];
-  if (table.status->code != Status::ok) return;
   Rule<T> rule{tensor.first, tensor.second};
   if (tensor.numbers != nullptr)
     rule = {static_cast<T>(tensor.numbers[0]), static_cast<T>(tensor.numbers[1])};
@@ -122,12 +126,13 @@ void launch_table(const Launch* const* launches, int count) {
       tensor.data[k] = pointer<T>(l.in[k]);
       tensor.wide = tensor.wide && aligned(l.in[k].data, 16);
     }
+    if (P > 2) table.steps[n] = pointer<std::int64_t>(l.in[l.n_in - 1]);
     tensor.numbers = l.numbers;
     tensor.first = static_cast<T>(l.attrs->scalar);
     tensor.second = static_cast<T>(l.attrs->scalar2);
     tensor.size = l.out[0].size;
     tensor.first_block = static_cast<std::int32_t>(blocks);
-    blocks += (tensor.size + block_elements<T> - 1) / block_elements<T>;
+    blocks += std::max<std::int64_t>(1, (tensor.size + block_elements<T> - 1) / block_elements<T>);
   }
   const Launch& any = *launches[0];
   table.count = count;
@@ -162,7 +167,7 @@ void update(const Launch* launches, std::int64_t count) {
         if (found > 0 && elements + size > most_elements) break;
         if (P == 4 && found > 0 && l.in[4].data != together[0]->in[4].data) break;
         elements += size;
-        if (size > 0) together[found++] = &l;
+        if (size > 0 || P > 2) together[found++] = &l;
       }
       launch_tables<Rule, T, P>(together, found);
     });

@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include "core/small.h"
+#include "device/memory.h"
 #include "ops/ops.h"
 
 namespace edfcore {
@@ -128,6 +129,15 @@ void Launcher::run_widened(const Launch& launch) const {
   for (std::int32_t i = rounds_parts ? 1 : 0; i < launch.n_out; ++i)
     if (is_half(launch.out[i].dtype) && out[static_cast<std::size_t>(i)].data)
       convert(cast, launch, out[static_cast<std::size_t>(i)], launch.out[i], 0, launch.out[i].size);
+}
+
+Tensor in_dtype(const Tensor& host, DType dtype) {
+  Tensor made = allocate({dtype, host.spec.shape}, cpu_device);
+  const View in = host.view(), out = made.view();
+  const Attrs attrs;
+  const Launch launch{&in, &out, 1, 1, &attrs, nullptr, nullptr, 0, nullptr};
+  kernel_of(ops::cast, cpu_device, current_isa())(launch);
+  return made;
 }
 
 }  // namespace edfcore

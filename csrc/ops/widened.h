@@ -5,6 +5,7 @@
 
 #include <span>
 
+#include "core/tensor.h"
 #include "ops/cpu_features.h"
 #include "ops/op.h"
 
@@ -31,5 +32,8 @@ Launcher launcher_of(const Op& op, std::span<const Spec> in, std::span<const Spe
 // Bytes of scratch that it needs.
 std::int64_t scratch_of(const Op& op, std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
                         DeviceType device);
+
+// A copy of host memory in another dtype, by the engine's own cast.
+Tensor in_dtype(const Tensor& host, DType dtype);
 
 }  // namespace edfcore

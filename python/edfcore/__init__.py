@@ -190,7 +190,7 @@ def plan_stats() -> dict[str, int]:
 
     And segments: how often a plan ran part of a graph that has nodes in NumPy, between two of those; and graphs: how
     often a CUDA device repeated the launches of a plan as one, which it does from the second time that a plan runs with
-    the same memory and numbers.
+    the same memory; in `replay`, those of up to 16 minibatches.
     """
     return _core.plan_stats()
 

@@ -25,6 +25,9 @@ struct Rule {
   ManyKernel kernel;
   int arrays;  // the parameter, its gradient, and moments
   void (*step)(T rate, T other, const T* h, T* x[4]);
+
+  // With the constants of Adam, and the count of steps.
+  int inputs() const { return arrays == 2 ? 2 : arrays == 3 ? 4 : 6; }
 };
 
 template <class T>
@@ -87,7 +90,8 @@ class Work {
     }
     memory_.upload();
     attrs_.resize(given.sizes.size());
-    views_.resize(given.sizes.size() * 5);
+    views_.resize(given.sizes.size() * most_inputs);
+    steps_ = static_cast<std::int64_t*>(gpu().allocate(attrs_.size() * sizeof(std::int64_t)));
     std::vector<double> numbers;
     for (std::size_t n = 0; n < given.sizes.size(); ++n) {
       attrs_[n].scalar = 0.01 * static_cast<double>(n % 7 + 1);
@@ -98,13 +102,18 @@ class Work {
     }
     numbers_ = static_cast<double*>(gpu().allocate(numbers.size() * sizeof(double)));
     gpu().upload(numbers_, numbers.data(), numbers.size() * sizeof(double));
+    gpu().upload(steps_, before().data(), before().size() * sizeof(std::int64_t));
   }
-  ~Work() { gpu().release(numbers_, 2 * attrs_.size() * sizeof(double)); }
+  ~Work() {
+    gpu().release(numbers_, 2 * attrs_.size() * sizeof(double));
+    gpu().release(steps_, attrs_.size() * sizeof(std::int64_t));
+  }
 
   void add_launches(std::vector<Launch>& launches) {
     for (std::size_t n = 0; n < attrs_.size(); ++n) {
       Launch l{};
-      l.in = l.out = &views_[5 * n];
+      l.in = l.out = &views_[most_inputs * n];
+      l.n_in = rule_.inputs();
       l.attrs = &attrs_[n];
       l.status = gpu().status();
       l.stream = gpu().stream();
@@ -115,9 +124,23 @@ class Work {
       launches.push_back(l);
     }
   }
-  bool done() const { return memory_.holds_it(); }
+  bool done() const {
+    std::vector<std::int64_t> want = before(), found(want.size());
+    if (rule_.arrays > 2 && !given_.bad_data)
+      for (std::int64_t& steps : want) ++steps;
+    gpu().download(found.data(), steps_, found.size() * sizeof(std::int64_t));
+    return memory_.holds_it() && found == want;
+  }
 
  private:
+  static constexpr std::size_t most_inputs = 6;
+
+  // How many steps each tensor has taken.
+  std::vector<std::int64_t> before() const {
+    std::vector<std::int64_t> steps(given_.sizes.size());
+    for (std::size_t n = 0; n < steps.size(); ++n) steps[n] = static_cast<std::int64_t>(3 * n + 1);
+    return steps;
+  }
   std::size_t array(std::int64_t size, std::size_t shift, bool positive) {
     do memory_.want.push_back(T(NAN));
     while (memory_.want.size() % 4 != shift);
@@ -131,13 +154,14 @@ class Work {
   }
 
   // Views of a tensor's arrays; on the host, the step.
+  View& view(std::size_t n, int input) { return views_[most_inputs * n + static_cast<std::size_t>(input)]; }
   void step(std::size_t n, const std::size_t* starts) {
     const std::int64_t size = given_.sizes[n];
     const DType dtype = sizeof(T) == 8 ? DType::f64 : DType::f32;
     for (int k = 0; k < rule_.arrays; ++k)
-      views_[5 * n + static_cast<std::size_t>(k)] = {memory_.data + starts[k], &given_.sizes[n], 1, dtype,
-                                                     size};
-    views_[5 * n + 4] = {memory_.data, nullptr, 1, dtype, 3};
+      view(n, k) = {memory_.data + starts[k], &given_.sizes[n], 1, dtype, size};
+    view(n, 4) = {memory_.data, nullptr, 1, dtype, 3};
+    if (rule_.arrays > 2) view(n, rule_.inputs() - 1) = {steps_ + n, nullptr, 1, DType::i64, 1};
     if (given_.bad_data) return;
     for (std::int64_t i = 0; i < size; ++i) {
       T* x[4] = {};
@@ -153,6 +177,7 @@ class Work {
   std::vector<Attrs> attrs_;
   std::vector<View> views_;
   double* numbers_ = nullptr;
+  std::int64_t* steps_ = nullptr;
 };
 
 void set_status(std::int32_t code) {
