@@ -46,8 +46,11 @@ function(edfcore_add_cpu_kernels target)
     set(objects edfcore_kernels_${isa})
     set(optimised -O3)
     set(own ${kernels})
-    if(isa STREQUAL "exact")  # slow in any case, so small
+    list(LENGTH sets several)
+    if(isa STREQUAL "exact" OR (isa STREQUAL "base" AND several GREATER 1))  # hardly ever used, so small
       set(optimised -O2)
+    endif()
+    if(isa STREQUAL "exact")
       set(own ${multiply_and_add})
     endif()
     add_library(${objects} OBJECT ${own})

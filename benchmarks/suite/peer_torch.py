@@ -69,7 +69,9 @@ class TorchTrainer(Trainer):
         """The parameters, the optimiser's state, one minibatch, and the most that a step allocates on top of them."""
         profiler, x, y = self.torch.profiler, *self.convert(*self.net.minibatch(0))
         self.step(x, y)
-        for p in self.leaves.parameters:  # the profiler may miss, or not, that a step lets go of those before it
+        for (
+            p
+        ) in self.leaves.parameters:  # the profiler may miss, or not, that a step lets go of those before it
             p.grad = None
         with profiler.profile(activities=[profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
             self.step(x, y)
