@@ -155,9 +155,11 @@ void multiply(const Product<T>& p, const After<T>& after) {
   const bool copies = p.whole > 1;
   for (std::int64_t k = 0; k == 0 || k < p.whole; k += most) {
     Product<T> part = p.part(k, most);
-    const After<T> then = k + most < p.whole ? After<T>{} : after;
+    After<T> then = k + most < p.whole ? After<T>{} : after;
+    const Tail* const tail = then.tail;
     for (part.panel0 = 0; part.panel0 < panels; part.panel0 = part.panel1) {
       part.panel1 = smaller(part.panel0 + panels_at_once, panels);
+      then.tail = part.panel1 == panels ? tail : nullptr;  // it is for whole rows, once
       if (copies) pack_panels(part);
       for (part.strip0 = 0; part.strip0 < strips; part.strip0 = part.strip1) {
         part.strip1 = smaller(part.strip0 + strips_at_once, strips);
