@@ -106,6 +106,52 @@ def test_parts_of_a_product_go_on_while_others_are_at_work(threads: int, device:
         np.testing.assert_array_equal(planned_end, straight_end)
 
 
+SHAPES = [
+    (64, 256, 1088),
+    (97, 130, 3000),
+    (256, 784, 1000),
+    (64, 700, 4096),
+]  # whose right operand is in parts
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("batch", "inputs", "outputs"), SHAPES)
+def test_what_follows_a_product_runs_once(batch: int, inputs: int, outputs: int, threads: int) -> None:
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((batch, inputs)).astype(np.float32)
+    W, b = (rng.standard_normal(s).astype(np.float32) / 16 for s in ((inputs, outputs), (outputs,)))
+    x = edf.Input()
+    layer = edf.AffineParams(inputs, outputs)
+    layer.w.value, layer.b.value = W, b
+    mean = edf.Mean(edf.Sigmoid(edf.Affine(layer, x)), axis=1)  # nobody needs the product itself
+    want = (1 / (1 + np.exp(-(X.astype(np.float64) @ W + b)))).mean(axis=1)
+    before = edf._core.num_threads()
+    edf._core.set_num_threads(threads)
+    try:
+        for _ in range(4):
+            x.value = X
+            edf.Forward()
+            np.testing.assert_allclose(mean.value, want, rtol=1e-5)
+    finally:
+        edf._core.set_num_threads(before)
+
+
+def test_a_matrix_descends_once_along_a_deep_product() -> None:
+    rng = np.random.default_rng(6)
+    X = rng.standard_normal((1500, 256)).astype(np.float32)  # deeper than a product that descends by itself
+    want = rng.standard_normal((256, 4096)) / 16
+    x, W = edf.Input(X), edf.Parameter(want)
+    h = edf.Matmul(x, W)
+    loss = edf.Sum(edf.Square(h), axis=1)
+    edf.learning_rate = 0.01
+    for _ in range(4):
+        edf.Forward()
+        edf.Backward(loss)
+        edf.SGD()
+        want = want - 0.01 * (X.T.astype(np.float64) @ (2 * (X @ want) / len(X)))
+        np.testing.assert_allclose(W.value, want, atol=1e-5)
+
+
 def test_products_with_one_matrix_share_its_transpose() -> None:
     lines = str(planned(recurrent())).splitlines()
     assert sum(" transpose: " in line for line in lines) == 1

@@ -12,6 +12,8 @@ namespace {
 
 thread_local bool grad_enabled = true;
 
+constexpr std::int64_t quick_elements = 1 << 16;
+
 void need_floating(const Node& node) {
   if (!is_floating(node.output.spec.dtype))
     fail(ErrorKind::dtype, "Tensor: only floating-point tensors can require a gradient, and this one is ",
@@ -63,16 +65,20 @@ Edge tensor_edge(py::handle object, const Node* like, const Op& op, std::size_t 
   return {tensor_node(object, like, [&] { return text("[", op.name, "] input ", position); }, wide), 0};
 }
 
-// Whether the op is done in less time than letting go of the GIL and taking it again would cost others. What
-// it is asked for in numbers may be a large shape.
+// Whether the op is so small that the GIL may as well be kept. No result has more elements than the product
+// of its inputs' counts, but for those that are asked for in numbers, and no sum of products more terms.
 bool is_quick(const Node& node) {
-  std::int64_t elements = 0;
+  std::int64_t most = 1;
   for (const Edge& edge : node.inputs) {
     Node& input = *edge.node;
     if (input.device.type != DeviceType::cpu) return false;
-    elements += input.role == Role::number ? 1 : input.out(edge.index).spec.shape.size();
+    if (input.role == Role::number) continue;
+    const std::int64_t size = input.out(edge.index).spec.shape.size();
+    if (size > quick_elements) return false;
+    most *= size;
+    if (most > quick_elements) return false;
   }
-  return elements <= 2048 && node.attrs.n_ints <= 0;
+  return node.attrs.n_ints <= 0;
 }
 
 // Runs a node; with its history only where that is wanted.

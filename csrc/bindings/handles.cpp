@@ -56,12 +56,12 @@ py::tuple shape_tuple(const Shape& shape) {
 using Kept = std::tuple<py::object, py::object, std::int64_t>;
 Kept get_optimised(const Handle& handle) {
   finish_step();
-  Optimised* kept = handle.get().optimised.get();
-  if (!kept) return {py::none(), py::none(), 0};
   {
     const Turn turn;
     check_data(handle.get().device);
   }
+  Optimised* kept = handle.get().optimised.get();  // another thread may have set it meanwhile
+  if (!kept) return {py::none(), py::none(), 0};
   const auto copy = [](const Tensor& tensor) -> py::object {
     if (!tensor) return py::none();
     return as_array(copy_to(tensor, cpu_device));

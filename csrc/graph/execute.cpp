@@ -217,6 +217,8 @@ void Runner::run(std::span<const NodeRef> nodes, std::span<const Scalars> update
 }
 
 void Runner::raise(const Status& met, std::span<const NodeRef> nodes) const {
+  if (met.step < 0 || static_cast<std::size_t>(met.step) >= steps_.size())  // of something else than a plan
+    fail(ErrorKind::data, status_text(op_of(met), met));
   const TraceStep& traced = plan_.trace.steps[static_cast<std::size_t>(met.step)];
   fail(ErrorKind::data, status_text(*traced.written, met), place_of(traced, nodes));
 }
@@ -321,6 +323,8 @@ void Runner::run_watched(std::size_t s, std::span<const NodeRef> nodes) {
   const Launch& launch = steps_[s].launch;
   const Watched watched(*traced.written, "plan", plan_.trace.device);
   steps_[s].kernel(launch);
+  if (plan_.trace.device.type == DeviceType::cpu && launch.status->code != Status::ok)
+    return;  // run() says so
   try {
     watched.ended({launch.in, static_cast<std::size_t>(launch.n_in)},
                   {launch.out, static_cast<std::size_t>(launch.n_out)});

@@ -190,8 +190,9 @@ class ReplayCache::Epoch {
       work = 0;
     }
     if (on_cpu_) return losses_;
-    if (const Status met = take_status(replay_.device); met.code != Status::ok)
-      placed(met.run, 1, [&] { of(met.run).runner.raise(met, replay_.nodes); });
+    const Status met = take_status(replay_.device);
+    if (met.code != Status::ok && met.step < 0) of(0).runner.raise(met, replay_.nodes);  // no minibatch's
+    if (met.code != Status::ok) placed(met.run, 1, [&] { of(met.run).runner.raise(met, replay_.nodes); });
     return copy_to(losses_, cpu_device);
   }
 

@@ -40,8 +40,6 @@ bool shares_memory(const Op& op, const Resolution& what) {
          input.device.type == DeviceType::cpu;
 }
 
-const Op& op_of(const Status& status) { return *ops::all()[static_cast<std::size_t>(status.op)]; }
-
 struct Prepared {
   Resolution what;
   Attrs resolved;
@@ -231,9 +229,9 @@ void start(const Node& node, const Prepared& p, const Arranged& a) {
     watched.emplace(*node.op, node.recorded ? "forward" : node.site.code ? "eager" : "backward", a.device);
   kernel(a.launch);
   where.launched({&node.op->name, 1});
-  if (watched) watched->ended(a.in, a.out);
   if (a.device.type == DeviceType::cpu && a.launch.status->code != Status::ok)
     fail(ErrorKind::data, status_text(*node.op, where.take_status()));
+  if (watched) watched->ended(a.in, a.out);
 }
 
 void take_results(Node& node, const Prepared& p, Arranged& a) {
@@ -289,6 +287,8 @@ void make_room(Cell& cell, const Spec& spec, Device device) {
   else
     cell.set(allocate(spec, device));
 }
+
+const Op& op_of(const Status& status) { return *ops::all()[static_cast<std::size_t>(status.op)]; }
 
 std::string status_text(const Op& op, const Status& status) {
   if (status.code == Status::nan_refused)

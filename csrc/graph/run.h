@@ -35,6 +35,8 @@ void run(Node& node);
 // can.
 void run_together(const Op& op, std::span<const NodeRef> nodes);
 
+const Op& op_of(const Status& status);
+
 // The message of a status, without the place.
 std::string status_text(const Op& op, const Status& status);
 
