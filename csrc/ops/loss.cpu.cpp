@@ -97,7 +97,7 @@ void of_soft_scores(const View& s, const View& weights, const Wanted& wanted) {
           few.load(from + first * n, n, count, room);
           q.load(towards + first * n, n, count, room);
           few.subtract(n, few.max(n));
-          double below[few.rows], weight[few.rows], total[few.rows];
+          double below[few.rows] = {}, weight[few.rows], total[few.rows];
           if (loss) few.sum(n, below, [&](std::int64_t i) { return weighted(q.at[i], -few.at[i]); });
           few.sum(n, weight, [&](std::int64_t i) { return q.at[i]; });
           exp_short(few, n, total);
