@@ -47,10 +47,9 @@ function(edfcore_add_cpu_kernels target)
     set(optimised -O3)
     set(own ${kernels})
     list(LENGTH sets several)
-    if(isa STREQUAL "exact" OR (isa STREQUAL "base" AND several GREATER 1))  # hardly ever used, so small
+    if(isa STREQUAL "base" AND several GREATER 1)  # hardly ever used, so small
       set(optimised -O2)
-    endif()
-    if(isa STREQUAL "exact")
+    elseif(isa STREQUAL "exact")
       set(optimised -Os)
       set(own ${multiply_and_add})
     endif()

@@ -79,7 +79,7 @@ struct Product {
   }
   // A panel of whole vectors can be read where it is, one row of b after the other.
   bool packs_right(std::int64_t panel) const {
-    return packs_all_right() || (width(panel) < panel_width<T> && rows > few && !masks && !narrow());
+    return packs_all_right() || (width(panel) < panel_width<T> && !wide() && !masks && !narrow());
   }
   // So can the rows of a, for the most part.
   bool packs_left() const {
