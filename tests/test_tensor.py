@@ -364,3 +364,17 @@ def test_the_loss_of_far_scores_is_stable(needs: str, device: str) -> None:
     if needs == "gradient":
         losses[0].sum().backward()
         assert grad(s) == [[1, -1, 0], [0, 1, -1]]
+
+
+def test_concat_and_stack_take_a_list_as_numpy_does() -> None:
+    a, b = np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32)
+    for inputs in ([a, b], (edf.Tensor(a), b)):
+        np.testing.assert_array_equal(edf.ops.concat(inputs, axis=1).numpy(), np.concatenate([a, b], axis=1))
+        np.testing.assert_array_equal(edf.ops.stack(inputs).numpy(), np.stack([a, b]))
+    p, q = edf.Parameter(a), edf.Input(b)
+    node = edf.Concat([p, q], axis=1)
+    assert node.inputs == (p, q)
+    edf.Forward()
+    np.testing.assert_array_equal(node.value, np.concatenate([a, b], axis=1))
+    with pytest.raises(edf.ShapeError):
+        edf.ops.concat([])

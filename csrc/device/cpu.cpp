@@ -12,6 +12,9 @@
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "core/error.h"
 #include "device/backend.h"
@@ -23,6 +26,8 @@ constexpr std::size_t alignment = 64;
 constexpr std::size_t smallest = 64;
 constexpr std::size_t largest_cached = std::size_t{1} << 26;  // larger blocks go back to the system
 constexpr std::size_t most_cached = std::size_t{1} << 28;     // bytes kept in all free lists together
+
+constexpr std::size_t huge_page = std::size_t{1} << 21;
 
 // Blocks are powers of two up to a page and multiples of an eighth of one beyond, so little is wasted.
 std::size_t block_size(std::size_t bytes) {
@@ -37,6 +42,28 @@ std::size_t bucket_of(std::size_t block) {
   return static_cast<std::size_t>(std::countr_zero(power)) * 8 +
          (block - power) / std::max<std::size_t>(1, power / 8);
 }
+
+std::size_t block_of(std::size_t bucket) {
+  const std::size_t power = std::size_t{1} << bucket / 8;
+  return power + bucket % 8 * std::max<std::size_t>(1, power / 8);
+}
+
+std::align_val_t alignment_of(std::size_t block) {
+  return std::align_val_t{block < huge_page ? alignment : huge_page};
+}
+
+// Large blocks lie in huge pages where the system has some: streams through small ones stop at the end of
+// each, for the hardware does not fetch beyond it, and a matrix has more of them than a core keeps addresses
+// of.
+void* from_system(std::size_t block) {
+  void* data = ::operator new(block, alignment_of(block), std::nothrow);
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  if (data && block >= huge_page) madvise(data, block / huge_page * huge_page, MADV_HUGEPAGE);
+#endif
+  return data;
+}
+
+void to_system(void* data, std::size_t block) { ::operator delete(data, alignment_of(block)); }
 
 class CpuBackend final : public Backend {
  public:
@@ -56,10 +83,10 @@ class CpuBackend final : public Backend {
     const std::size_t block = block_size(bytes);
     std::lock_guard lock(mutex_);
     void* data = take(block);
-    if (!data) data = ::operator new(block, std::align_val_t{alignment}, std::nothrow);
+    if (!data) data = from_system(block);
     if (!data) {
       drop_cache();
-      data = ::operator new(block, std::align_val_t{alignment}, std::nothrow);
+      data = from_system(block);
     }
     if (!data)
       fail(ErrorKind::memory, "out of memory on the CPU: ", bytes, " bytes were asked for, ", stats_.bytes,
@@ -75,7 +102,7 @@ class CpuBackend final : public Backend {
     std::lock_guard lock(mutex_);
     stats_.bytes -= static_cast<std::int64_t>(bytes);
     if (block > largest_cached || stats_.cached_bytes + block > most_cached) {
-      ::operator delete(data, std::align_val_t{alignment});
+      to_system(data, block);
       return;
     }
     *static_cast<void**>(data) = free_[bucket_of(block)];  // the free list runs through the blocks themselves
@@ -125,9 +152,11 @@ class CpuBackend final : public Backend {
   }
 
   void drop_cache() {
-    for (void*& head : free_)
-      while (head)
-        ::operator delete(std::exchange(head, *static_cast<void**>(head)), std::align_val_t{alignment});
+    for (std::size_t bucket = 0; bucket < free_.size(); ++bucket)
+      while (free_[bucket]) {
+        void* next = *static_cast<void**>(free_[bucket]);
+        to_system(std::exchange(free_[bucket], next), block_of(bucket));
+      }
     stats_.cached_bytes = 0;
   }
 

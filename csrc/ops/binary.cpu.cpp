@@ -1,4 +1,5 @@
 // CPU kernels of the ops of two operands.
+#include "ops/stream_cpu.h"
 #include "ops/strided_cpu.h"
 
 #include "ops/binary.h"  // after EDF_HD
@@ -71,11 +72,11 @@ template <class F, class T>
 void binary(const Launch& launch, std::int64_t grain) {
   const T* a = pointer<const T>(launch.in[0]);
   const T* b = pointer<const T>(launch.in[1]);
-  T* y = pointer<T>(launch.out[0]);
   const Loops<2> loops = broadcast_loops<2>(launch.out[0], launch.in);
-  parallel_ranges(launch.out[0].size, grain, [&](std::int64_t begin, std::int64_t end) {
+  elementwise_ranges<T>(launch, grain, [&](std::int64_t begin, std::int64_t end, T* to) {
     loops.rows(begin, end, [&](std::int64_t first, std::int64_t count, const std::int64_t* offset) {
-      row<F>(count, a + offset[0], loops.inner_stride(0), b + offset[1], loops.inner_stride(1), y + first);
+      row<F>(count, a + offset[0], loops.inner_stride(0), b + offset[1], loops.inner_stride(1),
+             to + (first - begin));
     });
   });
 }
@@ -98,13 +99,12 @@ void partial(const Launch& launch, std::int64_t grain, const F& f) {
     const T* g = pointer<const T>(launch.in[0]);
     const T* a = pointer<const T>(launch.in[1]);
     const T* b = pointer<const T>(launch.in[2]);
-    T* y = pointer<T>(launch.out[0]);
     const Loops<3> loops = broadcast_loops<3>(launch.out[0], launch.in);
     const std::int64_t a_step = loops.inner_stride(1), b_step = loops.inner_stride(2);
-    parallel_ranges(launch.out[0].size, grain, [&](std::int64_t begin, std::int64_t end) {
+    elementwise_ranges<T>(launch, grain, [&](std::int64_t begin, std::int64_t end, T* y) {
       loops.rows(begin, end, [&](std::int64_t first, std::int64_t count, const std::int64_t* offset) {
         const T *gs = g + offset[0], *as = a + offset[1], *bs = b + offset[2];
-        T* to = y + first;
+        T* to = y + (first - begin);
         if (a_step != 0 && b_step != 0) {
           EDF_INDEPENDENT
           for (std::int64_t i = 0; i < count; ++i) to[i] = f(gs[i], as[i], bs[i]);

@@ -1,5 +1,5 @@
 // CPU kernels of the elementwise ops of one operand.
-#include "ops/kernel_cpu.h"
+#include "ops/stream_cpu.h"
 
 #include "ops/elementwise.h"  // after EDF_HD
 
@@ -9,16 +9,19 @@ namespace {
 
 constexpr std::int64_t grain = 4096;  // transcendental functions cost tens of cycles each
 
+template <class F, class... Others>
+constexpr bool is_one_of = (__is_same(F, Others) || ...);
+
 template <class F>
 void unary(const Launch& launch) {
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* x = pointer<const T>(launch.in[0]);
-    T* y = pointer<T>(launch.out[0]);
-    parallel_ranges(launch.out[0].size, grain, [=](std::int64_t begin, std::int64_t end) {
+    const auto body = [=](std::int64_t begin, std::int64_t end, T* to) {
       EDF_INDEPENDENT
-      for (std::int64_t i = begin; i < end; ++i) y[i] = F::f(x[i]);
-    });
+      for (std::int64_t i = begin; i < end; ++i) to[i - begin] = F::f(x[i]);
+    };
+    elementwise_ranges<T>(launch, grain, body, is_one_of<F, Neg, Square, Relu, Abs>);
   });
 }
 
@@ -29,11 +32,11 @@ void unary_grad(const Launch& launch) {
     const T* g = pointer<const T>(launch.in[0]);
     const T* x = pointer<const T>(launch.in[1]);
     const T* y = pointer<const T>(launch.in[2]);
-    T* out = pointer<T>(launch.out[0]);
-    parallel_ranges(launch.out[0].size, grain, [=](std::int64_t begin, std::int64_t end) {
+    const auto body = [=](std::int64_t begin, std::int64_t end, T* to) {
       EDF_INDEPENDENT
-      for (std::int64_t i = begin; i < end; ++i) out[i] = g[i] * F::df(x[i], y[i]);
-    });
+      for (std::int64_t i = begin; i < end; ++i) to[i - begin] = g[i] * F::df(x[i], y[i]);
+    };
+    elementwise_ranges<T>(launch, grain, body, !is_one_of<F, Softplus, Gelu, Silu>);
   });
 }
 
@@ -45,11 +48,11 @@ void unary_grad2(const Launch& launch) {
     const T* g = pointer<const T>(launch.in[1]);
     const T* x = pointer<const T>(launch.in[2]);
     const T* y = pointer<const T>(launch.in[3]);
-    T* out = pointer<T>(launch.out[0]);
-    parallel_ranges(launch.out[0].size, grain, [=](std::int64_t begin, std::int64_t end) {
+    const auto body = [=](std::int64_t begin, std::int64_t end, T* to) {
       EDF_INDEPENDENT
-      for (std::int64_t i = begin; i < end; ++i) out[i] = u[i] * g[i] * F::d2f(x[i], y[i]);
-    });
+      for (std::int64_t i = begin; i < end; ++i) to[i - begin] = u[i] * g[i] * F::d2f(x[i], y[i]);
+    };
+    elementwise_ranges<T>(launch, grain, body, false);
   });
 }
 
@@ -60,10 +63,9 @@ void with_numbers(const Launch& launch) {
     using T = decltype(zero);
     const F<T> f(*launch.attrs);
     const T* x = pointer<const T>(launch.in[0]);
-    T* y = pointer<T>(launch.out[0]);
-    parallel_ranges(launch.out[0].size, 4 * grain, [=](std::int64_t begin, std::int64_t end) {
+    elementwise_ranges<T>(launch, 4 * grain, [=](std::int64_t begin, std::int64_t end, T* to) {
       EDF_INDEPENDENT
-      for (std::int64_t i = begin; i < end; ++i) y[i] = f(x[i]);
+      for (std::int64_t i = begin; i < end; ++i) to[i - begin] = f(x[i]);
     });
   });
 }
@@ -75,10 +77,9 @@ void with_numbers_grad(const Launch& launch) {
     const F<T> f(*launch.attrs);
     const T* g = pointer<const T>(launch.in[0]);
     const T* x = pointer<const T>(launch.in[1]);
-    T* out = pointer<T>(launch.out[0]);
-    parallel_ranges(launch.out[0].size, 4 * grain, [=](std::int64_t begin, std::int64_t end) {
+    elementwise_ranges<T>(launch, 4 * grain, [=](std::int64_t begin, std::int64_t end, T* to) {
       EDF_INDEPENDENT
-      for (std::int64_t i = begin; i < end; ++i) out[i] = f(g[i], x[i]);
+      for (std::int64_t i = begin; i < end; ++i) to[i - begin] = f(g[i], x[i]);
     });
   });
 }
@@ -96,11 +97,10 @@ void scale_kernel(const Launch& launch) {
   visit_floating(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* x = pointer<const T>(launch.in[0]);
-    T* y = pointer<T>(launch.out[0]);
     const T factor = static_cast<T>(launch.attrs->scalar);
-    parallel_ranges(launch.out[0].size, 4 * grain, [=](std::int64_t begin, std::int64_t end) {
+    elementwise_ranges<T>(launch, 4 * grain, [=](std::int64_t begin, std::int64_t end, T* to) {
       EDF_INDEPENDENT
-      for (std::int64_t i = begin; i < end; ++i) y[i] = x[i] * factor;
+      for (std::int64_t i = begin; i < end; ++i) to[i - begin] = x[i] * factor;
     });
   });
 }
@@ -113,10 +113,9 @@ void clip_grad_kernel(const Launch& launch) { with_numbers_grad<Clip>(launch); }
 void fill_like_kernel(const Launch& launch) {
   visit_numeric(launch.out[0].dtype, [&](auto zero) {
     using T = decltype(zero);
-    T* y = pointer<T>(launch.out[0]);
     const T value = static_cast<T>(launch.attrs->scalar);
-    parallel_ranges(launch.out[0].size, 4 * grain, [=](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) y[i] = value;
+    elementwise_ranges<T>(launch, 4 * grain, [=](std::int64_t begin, std::int64_t end, T* to) {
+      for (std::int64_t i = begin; i < end; ++i) to[i - begin] = value;
     });
   });
 }

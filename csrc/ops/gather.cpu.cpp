@@ -29,6 +29,7 @@ void gather_rows(const Launch& launch) {
   T* to = pointer<T>(launch.out[0]);
   const std::int64_t rows = table.dims[0], width = index.size > 0 ? launch.out[0].size / index.size : 0;
   if (width == 0) return;
+  const bool past = streams(launch, sizeof(T));
   parallel_ranges(index.size, grain_for(width), [=, &index](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       if (i + ahead < end) {
@@ -37,11 +38,14 @@ void gather_rows(const Launch& launch) {
       }
       const std::int64_t row = index_at(index, i);
       const size_t bytes = static_cast<size_t>(width) * sizeof(T);
-      if (in_range(row, rows))
-        memcpy(to + i * width, from + row * width, bytes);
-      else
+      if (!in_range(row, rows))
         memset(to + i * width, 0, bytes);
+      else if (past)
+        stream(to + i * width, from + row * width, width * std::int64_t{sizeof(T)});
+      else
+        memcpy(to + i * width, from + row * width, bytes);
     }
+    if (past) stream_end();
   });
 }
 

@@ -25,11 +25,13 @@ struct Piece {
   std::int64_t run, first;
 };
 
-// Some inputs at once, or each line of the output would be visited for every one of them.
+// Some inputs at once, or each line of the output would be visited for every one of them; but one by one
+// where long runs of them go past the caches.
 constexpr int at_once = 8;
 
 template <class T>
-void join_pieces(const Piece<T> (&pieces)[at_once], int count, T* y, std::int64_t rows, std::int64_t width) {
+void join_pieces(const Piece<T> (&pieces)[at_once], int count, T* y, std::int64_t rows, std::int64_t width,
+                 bool past) {
   const std::int64_t from = pieces[0].first, to = pieces[count - 1].first + pieces[count - 1].run;
   const std::int64_t band = to - from > work ? work : to - from,
                      bands = band > 0 ? (to - from + band - 1) / band : 0;
@@ -42,10 +44,16 @@ void join_pieces(const Piece<T> (&pieces)[at_once], int count, T* y, std::int64_
         const Piece<T>& piece = pieces[p];
         const std::int64_t first = piece.first > low ? piece.first : low;
         const std::int64_t last = smaller(piece.first + piece.run, high);
-        if (first < last)
-          copy_run(y + row * width + first, piece.x + row * piece.run + (first - piece.first), last - first);
+        if (first >= last) continue;
+        T* to = y + row * width + first;
+        const T* from_piece = piece.x + row * piece.run + (first - piece.first);
+        if (past)
+          stream(to, from_piece, (last - first) * std::int64_t{sizeof(T)});
+        else
+          copy_run(to, from_piece, last - first);
       }
     }
+    if (past) stream_end();
   });
 }
 
@@ -56,15 +64,17 @@ void join(const Launch& launch) {
   visit_bits(out.dtype, [&](auto bits) {
     using T = decltype(bits);
     std::int64_t first = 0;
-    for (std::int32_t i = 0; i < launch.n_in; i += at_once) {
+    const bool past = streams(launch, sizeof(T)) && width * std::int64_t{sizeof(T)} >= 2048 * launch.n_in;
+    const std::int32_t step = past ? 1 : at_once;
+    for (std::int32_t i = 0; i < launch.n_in; i += step) {
       Piece<T> pieces[at_once];
       int count = 0;
-      for (; count < at_once && i + count < launch.n_in; ++count) {
+      for (; count < step && i + count < launch.n_in; ++count) {
         const View& x = launch.in[i + count];
         pieces[count] = {pointer<const T>(x), x.size / rows, first};
         first += pieces[count].run;
       }
-      join_pieces(pieces, count, pointer<T>(out), rows, width);
+      join_pieces(pieces, count, pointer<T>(out), rows, width, past);
     }
   });
 }
@@ -122,7 +132,7 @@ void slice_kernel(const Launch& launch) {
   loops.close();
   visit_bits(y.dtype, [&](auto bits) {
     using T = decltype(bits);
-    copy_strided(loops, pointer<const T>(x) + launch.attrs->ints[1] * inner, pointer<T>(y));
+    copy_strided(launch, loops, pointer<const T>(x) + launch.attrs->ints[1] * inner);
   });
 }
 

@@ -336,8 +336,7 @@ void broadcast_to_kernel(const Launch& launch) {
   if (launch.out[0].size == 0) return;
   visit_bits(launch.out[0].dtype, [&](auto bits) {
     using T = decltype(bits);
-    copy_strided(broadcast_loops<1>(launch.out[0], launch.in), pointer<const T>(launch.in[0]),
-                 pointer<T>(launch.out[0]));
+    copy_strided(launch, broadcast_loops<1>(launch.out[0], launch.in), pointer<const T>(launch.in[0]));
   });
 }
 

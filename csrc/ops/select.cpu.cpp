@@ -1,4 +1,5 @@
 // CPU kernels of where and its gradient. Values are moved by width and never looked at.
+#include "ops/stream_cpu.h"
 #include "ops/strided_cpu.h"
 
 namespace edfcore::EDF_ISA {
@@ -51,12 +52,11 @@ void where_kernel(const Launch& launch) {
       const C* c = pointer<const C>(launch.in[0]);
       const T* a = pointer<const T>(launch.in[1]);
       const T* b = pointer<const T>(launch.in[2]);
-      T* y = pointer<T>(launch.out[0]);
       const Loops<3> loops = broadcast_loops<3>(launch.out[0], launch.in);
-      parallel_ranges(launch.out[0].size, grain, [&](std::int64_t begin, std::int64_t end) {
+      elementwise_ranges<T>(launch, grain, [&](std::int64_t begin, std::int64_t end, T* y) {
         loops.rows(begin, end, [&](std::int64_t first, std::int64_t count, const std::int64_t* offset) {
           row(count, c + offset[0], loops.inner_stride(0), a + offset[1], loops.inner_stride(1),
-              b + offset[2], loops.inner_stride(2), y + first);
+              b + offset[2], loops.inner_stride(2), y + (first - begin));
         });
       });
     });
@@ -70,15 +70,14 @@ void where_grad_kernel(const Launch& launch) {
       using T = decltype(zero);
       const T* g = pointer<const T>(launch.in[0]);
       const C* c = pointer<const C>(launch.in[1]);
-      T* y = pointer<T>(launch.out[0]);
       const bool side = launch.attrs->ints[0] != 0;
       const Loops<2> loops = broadcast_loops<2>(launch.out[0], launch.in);
       const T none = 0;
-      parallel_ranges(launch.out[0].size, grain, [&](std::int64_t begin, std::int64_t end) {
+      elementwise_ranges<T>(launch, grain, [&](std::int64_t begin, std::int64_t end, T* y) {
         loops.rows(begin, end, [&](std::int64_t first, std::int64_t count, const std::int64_t* offset) {
           const T *taken = side ? g + offset[0] : &none, *left = side ? &none : g + offset[0];
           row(count, c + offset[1], loops.inner_stride(1), taken, side ? 1 : 0, left, side ? 0 : 1,
-              y + first);
+              y + (first - begin));
         });
       });
     });

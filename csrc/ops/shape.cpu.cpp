@@ -116,11 +116,10 @@ void transpose_kernel(const Launch& launch) {
   visit_bits(launch.out[0].dtype, [&](auto bits) {
     using T = decltype(bits);
     const T* x = pointer<const T>(launch.in[0]);
-    T* y = pointer<T>(launch.out[0]);
     if (loops.inner_stride(0) == 1)
-      copy_strided(loops, x, y);
+      copy_strided(launch, loops, x);
     else
-      transpose_planes(loops, x, y);
+      transpose_planes(loops, x, pointer<T>(launch.out[0]));
   });
 }
 

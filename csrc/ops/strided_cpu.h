@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "ops/kernel_cpu.h"
+#include "ops/stream_cpu.h"
 
 namespace edfcore::EDF_ISA {
 
@@ -141,11 +141,11 @@ void copy_run(T* to, const T* from, std::int64_t count) {
 
 // Fills the output in its own order from a strided input.
 template <class T>
-void copy_strided(const Loops<1>& loops, const T* x, T* y) {
-  parallel_ranges(loops.size(), 16384, [&](std::int64_t begin, std::int64_t end) {
+void copy_strided(const Launch& launch, const Loops<1>& loops, const T* x) {
+  elementwise_ranges<T>(launch, 16384, [&](std::int64_t begin, std::int64_t end, T* y) {
     loops.rows(begin, end, [&](std::int64_t first, std::int64_t count, const std::int64_t* offset) {
       const T* from = x + offset[0];
-      T* __restrict to = y + first;
+      T* __restrict to = y + (first - begin);
       const std::int64_t step = loops.inner_stride(0);
       if (step == 1)
         copy_run(to, from, count);

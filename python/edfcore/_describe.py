@@ -70,6 +70,11 @@ def ints(value: SupportsIndex | Sequence[SupportsIndex]) -> list[int]:
     return [index(i) for i in several]
 
 
+def operands(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the inputs of an op of any number: those given, or those in the one list or tuple that was given."""
+    return tuple(given[0]) if len(given) == 1 and isinstance(given[0], list | tuple) else given
+
+
 def axes_of(axis: SupportsIndex | Sequence[SupportsIndex] | None) -> list[int] | None:
     """Return axes as the engine takes them; None means all."""
     return None if axis is None else ints(axis)

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from edfcore import _core
-from edfcore._describe import Attrs, Call, Operand, axes_of, ints, op
+from edfcore._describe import Attrs, Call, Operand, axes_of, ints, op, operands
 from edfcore.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -279,15 +279,21 @@ def split(x: Operand, at: int | Sequence[int], axis: int = 0) -> tuple[_core.Ten
 
 
 @op
-def concat(*xs: Operand, axis: int = 0) -> Call:
-    """The inputs one after the other along an axis; their shapes agree but for it. Any dtype, the same for all."""
-    return xs, Attrs(ints(axis))
+def concat(*xs: Operand | Sequence[Operand], axis: int = 0) -> Call:
+    """The inputs one after the other along an axis; their shapes agree but for it. Any dtype, the same for all.
+
+    One list or tuple of inputs may be given in their place, as for NumPy's `concatenate`.
+    """
+    return operands(xs), Attrs(ints(axis))
 
 
 @op
-def stack(*xs: Operand, axis: int = 0) -> Call:
-    """The inputs, all of one shape, one after the other along a new axis. Any dtype, the same for all."""
-    return xs, Attrs(ints(axis))
+def stack(*xs: Operand | Sequence[Operand], axis: int = 0) -> Call:
+    """The inputs, all of one shape, one after the other along a new axis. Any dtype, the same for all.
+
+    One list or tuple of inputs may be given in their place, as for NumPy's `stack`.
+    """
+    return operands(xs), Attrs(ints(axis))
 
 
 @op
