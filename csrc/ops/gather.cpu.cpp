@@ -19,7 +19,7 @@ constexpr std::int64_t ahead =
 template <class T>
 void fetch(const T* row, std::int64_t width) {
   constexpr std::int64_t line = 64 / std::int64_t{sizeof(T)};
-  for (std::int64_t j = 0; j < width && j < 4 * line; j += line) __builtin_prefetch(row + j);
+  for (std::int64_t j = 0; j < width && j < 8 * line; j += line) __builtin_prefetch(row + j);
 }
 
 template <class T>
@@ -49,8 +49,9 @@ void gather_rows(const Launch& launch) {
   });
 }
 
-// Chunks are ranges of rows of the output, so that each sum is taken in the order of the index. Every one of
-// them looks at the whole index, so there are few, and fewer where rows are short.
+// Chunks are ranges of rows of the output, so that each sum is taken in the order of the index, whatever
+// their number. Every one of them looks at the whole index and leaves out rows of g, so there are no more
+// than threads, and fewer where rows are short.
 template <class T>
 void scatter_add_rows(const Launch& launch) {
   const View &g = launch.in[0], &index = launch.in[1], &out = launch.out[0];
@@ -58,7 +59,8 @@ void scatter_add_rows(const Launch& launch) {
   const T* from = pointer<const T>(g);
   T* to = pointer<T>(out);
   const std::int64_t by_width = 1 + width / 32, by_size = 1 + g.size / (32 * work);
-  const std::int64_t most = by_width < by_size ? by_width : by_size, parts = most < 4 ? most : 4;
+  const std::int64_t most = by_width < by_size ? by_width : by_size, threads = num_threads();
+  const std::int64_t parts = most < threads ? most : threads;
   parallel_ranges(rows, (rows + parts - 1) / parts, [=, &index](std::int64_t begin, std::int64_t end) {
     memset(to + begin * width, 0, static_cast<size_t>((end - begin) * width) * sizeof(T));
     for (std::int64_t i = 0; i < index.size; ++i) {
@@ -66,7 +68,7 @@ void scatter_add_rows(const Launch& launch) {
         const std::int64_t next = index_at(index, i + ahead);
         if (begin <= next && next < end) {
           fetch(to + next * width, width);
-          fetch(from + (i + ahead) * width, width);
+          if (parts > 1) fetch(from + (i + ahead) * width, width);
         }
       }
       const std::int64_t row = index_at(index, i);
