@@ -71,24 +71,27 @@ NodeRef make_host_leaf(py::handle object, Device device) {
 }
 
 std::optional<Device> device_held(py::handle object) {
-  constexpr std::size_t most = 1000;  // whatever holds others, and is looked through
+  constexpr std::size_t most = 10000;  // objects that are looked at
+  std::size_t looked = 0;
   std::vector<py::object> holders;
   std::unordered_set<PyObject*> known;
   std::optional<Device> device;
   const auto look = [&](PyObject* found) {
-    if (device || holders.size() == most) return;
-    if (const Handle* handle = as_handle(found)) device = handle->get().device;
+    ++looked;
+    if (PyObject_TypeCheck(found, node_type))
+      if (const Node* node = reinterpret_cast<NodeObject*>(found)->handle.node.get()) device = node->device;
     py::object holder = device ? py::object() : holder_of(found);
     if (holder && known.insert(holder.ptr()).second) holders.push_back(std::move(holder));
   };
   look(object.ptr());
-  for (std::size_t i = 0; i < holders.size() && !device; ++i) {
+  for (std::size_t i = 0; i < holders.size() && !device && looked < most; ++i) {
     PyObject* const holder = holders[i].ptr();
     if (PyDict_Check(holder)) {
       PyObject* value = nullptr;
-      for (Py_ssize_t k = 0; PyDict_Next(holder, &k, nullptr, &value);) look(value);
+      for (Py_ssize_t k = 0; !device && looked < most && PyDict_Next(holder, &k, nullptr, &value);)
+        look(value);
     } else {
-      for (Py_ssize_t k = 0; k < PySequence_Fast_GET_SIZE(holder); ++k)
+      for (Py_ssize_t k = 0; !device && looked < most && k < PySequence_Fast_GET_SIZE(holder); ++k)
         look(PySequence_Fast_GET_ITEM(holder, k));
     }
   }

@@ -132,6 +132,7 @@ void Launcher::run_widened(const Launch& launch) const {
 }
 
 Tensor in_dtype(const Tensor& host, DType dtype) {
+  if (host.spec.dtype == dtype) return host;
   Tensor made = allocate({dtype, host.spec.shape}, cpu_device);
   const View in = host.view(), out = made.view();
   const Attrs attrs;
