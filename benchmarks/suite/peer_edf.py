@@ -149,7 +149,10 @@ def eager(row: Row, edf: Any, inputs: list[Any]) -> Callable[[], Any]:
         function, axis = getattr(ops, a["op"]), a["axis"]
         return lambda: function(x, axis=axis)
     if row.op == "matmul":
-        return lambda: ops.matmul(*inputs, trans_a=a["trans_a"], trans_b=a["trans_b"])
+        x, y = inputs
+        if not a["trans_a"] and not a["trans_b"]:
+            return lambda: ops.matmul(x, y)
+        return lambda: ops.matmul(x, y, a["trans_a"], a["trans_b"])
     if row.op == "concat":
         return lambda: ops.concat(*inputs, axis=1)
     function = {"affine": ops.affine, "gather": ops.gather_rows, "transpose": ops.transpose}[row.op]

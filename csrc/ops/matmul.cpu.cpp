@@ -1,6 +1,7 @@
 // CPU kernels of matmul and affine. Every element of the result is one chain of multiply-adds in the order of
 // k, whatever its tile, so it does not depend on tiling or threads.
 #include "ops/matmul_cpu.h"
+#include "ops/matmul_few_cpu.h"
 #include "ops/matmul_narrow_cpu.h"
 #include "ops/matmul_sum_cpu.h"
 
@@ -104,10 +105,12 @@ void multiply_part(const Product<T>& p, const After<T>& after) {
       one ? panels : smaller(panels, ceil_div(chunk_work, smaller(block_strips, strips) * tile_work));
   if (p.whole == 1 || p.shallow())
     group = panels;  // rows are written from end to end
-  else if (p.wide())
+  else if (p.wide()) {
+    if (p.streams()) group = ceil_div(panels, num_threads());
     group = smaller(panels, ceil_div(group, most_side_by_side) * most_side_by_side);
+  }
   const std::int64_t block =
-      one ? strips : block_strips * ceil_div(chunk_work, block_strips * group * tile_work);
+      one || p.wide() ? strips : block_strips * ceil_div(chunk_work, block_strips * group * tile_work);
   const std::int64_t groups = one ? 1 : ceil_div(panels, group), blocks = one ? 1 : ceil_div(strips, block);
   const bool counts = after.tail && groups > 1;
   if (counts)
@@ -135,6 +138,8 @@ void multiply_part(const Product<T>& p, const After<T>& after) {
         outer_product(p, i0, i1, j0, j1);
       else if (p.narrow())
         multiply_narrow(p, i0, i1);
+      else if (p.wide() && !p.shallow())
+        multiply_wide(p, p0, p1);
       else
         multiply_block(p, s0, s1, p0, p1);
       if (after.bias) add_bias(p, after.bias, i0, i1, j0, j1);

@@ -26,7 +26,10 @@ constexpr std::int64_t block_strips = 4;
 constexpr std::int64_t chunk_work = 1 << 18;  // multiply-adds in a chunk, at least
 constexpr std::int64_t pack_work = 1 << 13;   // elements that a chunk copies, about
 
-constexpr std::int64_t few = 6;  // rows: then tiles are wider
+constexpr std::int64_t few = masks ? 7 : 6;   // rows: then tiles are wider
+constexpr std::int64_t near_bytes = 1 << 20;  // a larger right operand comes from far away
+constexpr std::int64_t rows_ahead = 16;       // of it are fetched: hardware does not foresee pieces of rows
+constexpr std::int64_t rows_at_once = 8;      // of it, from end to end: those it does
 
 template <class T>
 constexpr std::int64_t panel_width = tile_vectors * lanes<T>;
@@ -66,24 +69,25 @@ struct Product {
   }
   // Then the result takes longer to write than to compute, and is written row by row.
   bool shallow() const { return whole <= 16 && rows > few && rows * columns > 1 << 18; }
-  // Then tiles are wider, and the right operand is read in longer pieces: twice for up to twice as many rows,
-  // which only pays if it comes from far away.
-  bool wide() const {
-    const std::int64_t bytes = whole * columns * static_cast<std::int64_t>(sizeof(T));
-    return !packs_all_right() && rows <= tile_rows &&
-           (rows <= few || (rows > 8 && rows <= 2 * few && bytes > 1 << 20));
+  std::int64_t right_bytes() const { return whole * columns * static_cast<std::int64_t>(sizeof(T)); }
+  bool far() const { return right_bytes() > near_bytes; }
+  // Then the result waits in nearby caches while rows of the right operand go by, some at once: fewer rows of
+  // the result are bound by memory at sizes where more are not yet.
+  bool streams() const {
+    return wide() && !plus && rows <= 8 && right_bytes() > (rows == 1 ? near_bytes : 4 * near_bytes);
   }
-  bool packs_all_right() const {
-    return !narrow() &&
-           matmul_packs_right(rows, trans_b, whole * columns * static_cast<std::int64_t>(sizeof(T)));
-  }
+  // Then tiles are wider, and the right operand is read in longer pieces: several times where there are more
+  // rows, which only pays if it comes from far away.
+  bool wide() const { return !packs_all_right() && (rows <= few || far()); }
+  std::int64_t part_rows() const { return ceil_div(rows, ceil_div(rows, few)); }
+  bool packs_all_right() const { return !narrow() && matmul_packs_right(rows, trans_b, right_bytes()); }
   // A panel of whole vectors can be read where it is, one row of b after the other.
   bool packs_right(std::int64_t panel) const {
     return packs_all_right() || (width(panel) < panel_width<T> && !wide() && !masks && !narrow());
   }
   // So can the rows of a, for the most part.
   bool packs_left() const {
-    return !narrow() &&
+    return !narrow() && !wide() &&
            matmul_packs_left(rows, columns, trans_a, whole * static_cast<std::int64_t>(sizeof(T)));
   }
 
@@ -158,14 +162,19 @@ EDF_HD inline void store_tile(const Vector<T> (&acc)[Rows][Vectors], T* c, std::
 }
 
 // The chain of a product goes on from `acc`. `Masked`: b has no more than `width` columns to read. `Packed`:
-// both operands are copies.
-template <class T, int Rows, int Vectors, bool Masked, bool Packed = false>
+// both operands are copies. `Far`: b comes from far away.
+template <class T, int Rows, int Vectors, bool Masked, bool Packed = false, bool Far = false>
 EDF_HD inline void add_products(Vector<T> (&acc)[Rows][Vectors], const Left<T>& from, const T* b,
                                 std::int64_t b_step, std::int64_t width, std::int64_t depth) {
   const T* a = from.data;
   const std::int64_t row = Packed ? 1 : from.row, step = Packed ? tile_rows : from.step;
   const std::int64_t next = Packed ? panel_width<T> : b_step;
   for (std::int64_t k = 0; k < depth; ++k, a += step, b += next) {
+    if constexpr (Far) {
+      EDF_UNROLL
+      for (int at = 0; at < Vectors * lanes<T>; at += 64 / int{sizeof(T)})
+        __builtin_prefetch(b + rows_ahead * b_step + at);
+    }
     Vector<T> right[Vectors];
     EDF_UNROLL
     for (int v = 0; v < Vectors; ++v)
@@ -179,12 +188,12 @@ EDF_HD inline void add_products(Vector<T> (&acc)[Rows][Vectors], const Left<T>& 
   }
 }
 
-template <class T, int Rows, int Vectors, bool Masked = false, bool Packed = false>
+template <class T, int Rows, int Vectors, bool Masked = false, bool Packed = false, bool Far = false>
 void tile(const Left<T>& a, const T* b, std::int64_t b_step, T* c, const T* plus, T scale,
           std::int64_t c_step, std::int64_t width, std::int64_t depth, bool first) {
   Vector<T> acc[Rows][Vectors] = {};
   if (!first) load_tile<T, Rows, Vectors>(acc, c, c_step, width);
-  add_products<T, Rows, Vectors, Masked, Packed>(acc, a, b, b_step, width, depth);
+  add_products<T, Rows, Vectors, Masked, Packed, Far>(acc, a, b, b_step, width, depth);
   if (plus) {
     Vector<T> more[Rows][Vectors];
     load_tile<T, Rows, Vectors>(more, plus, c_step, width);
@@ -208,20 +217,6 @@ void tile_of(std::int64_t rows, const Left<T>& a, const T* b, std::int64_t b_ste
     tile<T, Rows, tile_vectors, Masked>(a, b, b_step, c, plus, scale, c_step, width, depth, first);
   else
     tile<T, Rows, 1, Masked>(a, b, b_step, c, plus, scale, c_step, width, depth, first);
-}
-
-// Few rows leave most registers free, and one multiply-add waits for another: columns of several panels then
-// go side by side, in b where it is.
-constexpr int most_side_by_side = 4;
-constexpr int panels_side_by_side(std::int64_t rows) { return rows <= 3 ? most_side_by_side : 2; }
-
-template <class T, int Rows, int Vectors, bool Masked>
-void few_rows(const Product<T>& p, std::int64_t i, std::int64_t j) {
-  Left<T> a = left_tile(p, 0);
-  a.data += i * a.row;
-  const std::int64_t width = smaller(Vectors * lanes<T>, p.columns - j), at = i * p.columns + j;
-  tile<T, Rows, Vectors, Masked>(a, p.b + j, p.columns, p.c + at, p.plus ? p.plus + at : nullptr, p.scale,
-                                 p.columns, width, p.depth, p.first);
 }
 
 // Columns of the right operand side by side, padded with zeros to whole vectors.
@@ -327,26 +322,6 @@ void pack_strips(const Product<T>& p) {
                     });
 }
 
-// Rows [i, i + rows), at most `Rows`, of one panel or several side by side; returns how many.
-template <class T, int Rows = static_cast<int>(few)>
-std::int64_t multiply_few(const Product<T>& p, std::int64_t i, std::int64_t rows, std::int64_t panel,
-                          std::int64_t p1) {
-  if constexpr (Rows > 1) {
-    if (rows < Rows) return multiply_few<T, Rows - 1>(p, i, rows, panel, p1);
-  }
-  constexpr int several = panels_side_by_side(Rows);
-  const std::int64_t j = panel * panel_width<T>;
-  if (panel + several <= p1 && j + several * panel_width<T> <= p.columns) {
-    few_rows<T, Rows, several * tile_vectors, false>(p, i, j);
-    return several;
-  }
-  if (p.width(panel) == panel_width<T>)
-    few_rows<T, Rows, tile_vectors, false>(p, i, j);
-  else
-    few_rows<T, Rows, tile_vectors, true>(p, i, j);
-  return 1;
-}
-
 template <class T>
 void multiply_tile(const Product<T>& p, std::int64_t s, std::int64_t panel) {
   const std::int64_t j = panel * panel_width<T>, width = p.width(panel), at = s * tile_rows * p.columns + j;
@@ -372,17 +347,8 @@ void multiply_block(const Product<T>& p, std::int64_t s0, std::int64_t s1, std::
       for (std::int64_t panel = p0; panel < p1; ++panel) multiply_tile(p, s, panel);
     return;
   }
-  for (std::int64_t panel = p0; panel < p1;) {
-    if (p.wide() && !p.packs_right(panel)) {
-      std::int64_t done = 0;
-      for (std::int64_t i = 0, part = ceil_div(p.rows, ceil_div(p.rows, few)); i < p.rows; i += part)
-        done = multiply_few(p, i, smaller(part, p.rows - i), panel, p1);
-      panel += done;
-      continue;
-    }
+  for (std::int64_t panel = p0; panel < p1; ++panel)
     for (std::int64_t s = s0; s < s1; ++s) multiply_tile(p, s, panel);
-    ++panel;
-  }
 }
 
 }  // namespace edfcore::EDF_ISA
