@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,17 +43,18 @@ def close(found: Any, want: Any, dtype: Any, how: str = "exact", depth: int = 1)
 # ---- updates ----
 
 
-def descended(shape: tuple[int, int, int], trans_a: bool, trans_b: bool, dtype: Any) -> tuple[Any, Any]:
-    """A parameter that has moved along a product, and where float64 puts it."""
+def descended(shape: tuple[int, int, int], trans_a: bool, trans_b: bool, dtype: Any) -> tuple[Any, Any, Any]:
+    """A parameter that has moved along a product; where float64 puts it; and where a product and an update do."""
     a, b, product = operands(shape, trans_a, trans_b, dtype)
     p = np.random.default_rng(1).standard_normal(product.shape).astype(dtype)
-    moved = edf.Tensor(p.copy())
+    moved, apart, left, right = (edf.Tensor(x) for x in (p.copy(), p.copy(), a, b))
     edf._core.apply(
         edf._core.find_op("matmul_sgd"),
-        (moved, edf.Tensor(a), edf.Tensor(b)),
+        (moved, left, right),
         edf._describe.Attrs(None, False, trans_a, trans_b, None, 0.25),
     )
-    return moved.numpy(), p - 0.25 * product
+    edf.ops.sgd(apart, edf.ops.matmul(left, right, trans_a=trans_a, trans_b=trans_b), 0.25)
+    return moved.numpy(), p - 0.25 * product, apart.numpy()
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -62,15 +65,18 @@ def test_a_parameter_descends_along_a_product(
     shape: tuple[int, int, int], trans_a: bool, trans_b: bool, dtype: Any, how: str, device: str
 ) -> None:
     edf.set_float32_matmul(how)
-    found, want = descended(shape, trans_a, trans_b, dtype)
+    found, want, apart = descended(shape, trans_a, trans_b, dtype)
     close(found, want, dtype, how, shape[2])
+    if device == "cuda":  # the CPU begins deep sums anew, or goes on
+        np.testing.assert_array_equal(found, apart)
 
 
 @pytest.mark.parametrize("how", HOWS)
 def test_a_large_parameter_descends_along_a_product(how: str, device: str) -> None:
     edf.set_float32_matmul(how)
-    found, want = descended(LARGE, True, False, np.float32)
+    found, want, apart = descended(LARGE, True, False, np.float32)
     close(found, want, np.float32, how, LARGE[2])
+    np.testing.assert_array_equal(found, apart)
 
 
 @pytest.mark.parametrize("how", ["high", "medium"])
@@ -99,42 +105,133 @@ def test_a_step_updates_its_matrices_in_their_products(device: str) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("rows", [12, 900])
-def test_rates_that_change_are_obeyed_by_steps_that_are_repeated(rows: int, dtype: Any, device: str) -> None:
+@pytest.mark.parametrize("way", ["plain", "recorded", "replay"])
+def test_rates_that_change_are_obeyed(way: str, rows: int, dtype: Any, device: str, tmp_path: Path) -> None:
     """The gradient of the sum of (x W)^2 is 2 x' x W: with 900 rows in parts, which another kernel sums."""
     edf.DT = dtype
     random = np.random.default_rng(rows)
-    data = random.standard_normal((rows, 9)) / np.sqrt(rows)
-    x, W = edf.Input(), edf.Parameter(random.standard_normal((9, 21)))
+    data = random.standard_normal((5, rows, 9)) / np.sqrt(rows)
+    x, W = edf.Input(data[0]), edf.Parameter(random.standard_normal((9, 21)))
     loss = edf.Sum(edf.Square(edf.Matmul(x, W)), axis=1)
-    x.value = data
-    want, wide = W.value.astype(np.float64), x.value.astype(np.float64)
-    before = edf.plan_stats()["graphs"]
-    for i in range(12):
-        edf.learning_rate = 0.5 * rows / (i + 1)
-        edf.Forward()
-        edf.Backward(loss)
-        edf.SGD()
-        want = want - edf.learning_rate * 2 * (wide.T @ (wide @ want)) / rows
-    if device == "cuda":
-        assert edf.plan_stats()["graphs"] > before
-    np.testing.assert_allclose(W.value, want, rtol=1e-3 if dtype == np.float32 else 1e-9, atol=1e-5)
+    assert " matmul_sgd (sgd, fused) tn: " in edf.plan(loss).describe()
+    want, before = W.value.astype(np.float64), edf.plan_stats()["graphs"]
+    for i in range(8):
+        edf.learning_rate = 0.1 * rows / (1 + i % 4)
+        if way == "replay":
+            edf.replay(loss, {x: data.reshape(5 * rows, 9)}, batch_size=rows)
+        else:
+            with edf.trace(tmp_path / "trace.json") if way == "plain" else nullcontext():
+                for each in data:
+                    x.value = each
+                    edf.Forward()
+                    edf.Backward(loss)
+                    edf.SGD()
+                W.value.sum()
+        for each in data:
+            want -= edf.learning_rate * 2 * (each.T @ (each @ want)) / rows
+    assert (edf.plan_stats()["graphs"] > before) == (device == "cuda" and way != "plain")
+    tolerance = 1e-4 if dtype == np.float32 else 1e-10
+    np.testing.assert_allclose(W.value, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
+    assert np.abs(want).max() > 1e-4
 
 
-def test_bad_labels_move_no_matrix(device: str) -> None:
+@pytest.mark.parametrize("rows", [100, 300])  # 300 in parts
+@pytest.mark.parametrize("how", HOWS)
+def test_bad_labels_move_no_matrix(how: str, rows: int, device: str) -> None:
+    edf.set_float32_matmul(how)
     x, y, loss = mlp([37, 20, 5])
-    x.value, y.value = examples(300)
-    for _ in range(5):
+    x.value, y.value = examples(rows)
+
+    def step() -> None:
         edf.Forward()
         edf.Backward(loss)
         edf.SGD()
+        edf.Parameters[0].value.sum()
+
+    for _ in range(5):
+        step()
     before = [p.value.copy() for p in edf.Parameters]
     labels = y.value.copy()
     labels[7] = 5
     y.value = labels
     with pytest.raises(edf.DataError, match="holds 5 at position 7"):
-        edf.Forward()
-        edf.Backward(loss)
-        edf.SGD()
-        edf.Parameters[0].value.sum()
+        step()
     for p, kept in zip(edf.Parameters, before, strict=True):
         np.testing.assert_array_equal(p.value, kept)
+
+
+# ---- what is updated apart from the product ----
+
+
+def trained(make: Any, keep: str) -> tuple[list[Any], str]:
+    """Parameters after some steps, and the plan."""
+    edf.clear_compgraph()
+    edf.keep(keep)
+    try:
+        loss = make()
+        for i in range(7):
+            edf.learning_rate = 0.02 / (1 + i % 3)
+            edf.Forward()
+            edf.Backward(loss)
+            edf.SGD()
+        return [p.value.copy() for p in edf.Parameters], edf.plan(loss).describe()
+    finally:
+        edf.keep("looked")
+
+
+def numbers(*shape: int) -> Any:
+    return np.random.default_rng(sum(shape)).standard_normal(shape)
+
+
+def of_two_parameters() -> Any:
+    return edf.Sum(edf.Square(edf.Matmul(edf.Parameter(numbers(6, 7)), edf.Parameter(numbers(7, 5)))), axis=1)
+
+
+def used_twice() -> Any:
+    x, W = edf.Input(numbers(8, 6)), edf.Parameter(numbers(6, 6))
+    return edf.Sum(edf.Square(edf.Matmul(edf.Tanh(edf.Matmul(x, W)), W)), axis=1)
+
+
+def reshaped() -> Any:
+    x, W = edf.Input(numbers(8, 6)), edf.Parameter(numbers(3, 10))
+    return edf.Sum(edf.Square(edf.Matmul(x, edf.Reshape(W, (6, 5)))), axis=1)
+
+
+def of_a_batch_of_matrices() -> Any:
+    return edf.Sum(
+        edf.Square(edf.Matmul(edf.Input(numbers(4, 8, 6)), edf.Parameter(numbers(4, 6, 5)))), axis=2
+    )
+
+
+@pytest.mark.parametrize("make", [of_two_parameters, used_twice, reshaped, of_a_batch_of_matrices])
+def test_these_are_updated_when_their_gradients_are_there(make: Any, device: str) -> None:
+    want, _ = trained(make, "all")
+    found, plan = trained(make, "looked")
+    assert "matmul_sgd" not in plan
+    for one, other in zip(found, want, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_halves_are_rounded_before_a_parameter_descends(dtype: str, device: str) -> None:
+    def make() -> Any:
+        x, W = edf.Input(numbers(32, 24)), edf.Parameter(numbers(24, 20))
+        with edf.autocast(dtype):
+            return edf.Sum(edf.Square(edf.Matmul(x, W)), axis=1)
+
+    want, _ = trained(make, "all")
+    found, plan = trained(make, "looked")
+    assert "matmul_sgd" not in plan
+    np.testing.assert_array_equal(found[0], want[0])
+
+
+def test_a_parameter_that_every_product_of_a_batch_takes_descends_in_one(device: str) -> None:
+    def make() -> Any:
+        return edf.Sum(
+            edf.Square(edf.Matmul(edf.Input(numbers(4, 8, 6)), edf.Parameter(numbers(6, 5)))), axis=2
+        )
+
+    want, _ = trained(make, "all")
+    found, plan = trained(make, "looked")
+    assert plan.count(" matmul_sgd (sgd, fused) tn: ") == 1
+    np.testing.assert_array_equal(found[0], want[0])
