@@ -191,11 +191,9 @@ void infer_matmul_sgd(Inference& inf) {
     inf.shape_error("p has shape ", inf.in[0].shape, " and the product has shape ", inf.out[0].shape, ".");
 }
 
-// On a GPU the product is a step of its own within the kernel, and needs room.
 std::int64_t scratch_matmul_sgd(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs,
                                 DeviceType device) {
-  const std::int64_t own = scratch_product(in.subspan(1), out, attrs, device, true);
-  return device == DeviceType::cpu ? own : own + static_cast<std::int64_t>(out[0].bytes() + 255) / 256 * 256;
+  return scratch_product(in.subspan(1), out, attrs, device, true);
 }
 
 std::int64_t flops_matmul_sgd(std::span<const Spec> in, std::span<const Spec> out, const Attrs& attrs) {
@@ -203,8 +201,8 @@ std::int64_t flops_matmul_sgd(std::span<const Spec> in, std::span<const Spec> ou
 }
 
 bool descends(std::span<const Spec> in, const Attrs& attrs, DeviceType device) {
-  return device == DeviceType::cpu && !is_half(in[0].dtype) && in[0].shape.rank() == 2 &&
-         in[1].shape.rank() == 2 && in[0].shape[attrs.trans_a ? 0 : 1] <= matmul_depth_block;
+  return !is_half(in[0].dtype) && in[0].shape.rank() == 2 && in[1].shape.rank() == 2 &&
+         (device == DeviceType::cuda || in[0].shape[attrs.trans_a ? 0 : 1] <= matmul_depth_block);
 }
 
 const Accumulation into_sum = {

@@ -153,8 +153,33 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
     buffer ^= 1;
   }
 
-  T* c = p.c + (static_cast<std::int64_t>(blockIdx.y) * p.batch + nth) * p.m * p.n;
   const T* plus = p.plus == nullptr ? nullptr : p.plus + nth * p.m * p.plus_step;
+  if (p.end.kind != EndKind::none) {
+    EDF_UNROLL_BY(1)
+    for (int i = 0; i < Tile::TM; ++i) {  // whose turn it is stands in the first row
+      const std::int64_t row = m0 + place_of<Tile::TM, threads_m>(thread_m, i);
+      const auto column = [&](int j) {
+        const std::int64_t col = n0 + place_of<Tile::TN, Tile::threads_n>(thread_n, j);
+        return row < p.m && col < p.n ? col : -1;
+      };
+      if (plus != nullptr) {
+        EDF_UNROLL
+        for (int j = 0; j < Tile::TN; ++j)
+          if (const std::int64_t col = column(j); col >= 0) acc[0][j] += plus[row * p.plus_step + col];
+      }
+      finish(p.end, p.c, acc[0], [&](int j) {
+        const std::int64_t col = column(j);
+        return col < 0 ? col : (nth * p.m + row) * p.n + col;
+      });
+      EDF_UNROLL
+      for (int next = 1; next < Tile::TM; ++next) {
+        EDF_UNROLL
+        for (int j = 0; j < Tile::TN; ++j) acc[next - 1][j] = acc[next][j];
+      }
+    }
+    return;
+  }
+  T* c = p.c + (static_cast<std::int64_t>(blockIdx.y) * p.batch + nth) * p.m * p.n;
   EDF_UNROLL
   for (int i = 0; i < Tile::TM; ++i) {
     const std::int64_t row = m0 + place_of<Tile::TM, threads_m>(thread_m, i);
@@ -168,16 +193,18 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
 }
 
 // The splits of k, summed in their order.
-template <class Part, class T>
-__global__ void __launch_bounds__(block_threads)
-    sum_splits(const Part* parts, const T* plus, std::int64_t plus_step, T* c, std::int64_t size,
-               std::int64_t n, int splits) {
+template <class T>
+__global__ void __launch_bounds__(block_threads) sum_splits(Problem<T> p, std::int64_t size, int splits) {
   const std::int64_t i = thread_number();
   if (i >= size) return;
-  Part sum = parts[i];
-  for (int s = 1; s < splits; ++s) sum += parts[s * size + i];
-  if (plus != nullptr) sum += static_cast<Part>(plus[plus_step == 0 ? divide(i, n).remainder : i]);
-  c[i] = static_cast<T>(sum);
+  auto sum = p.parts[i];
+  for (int s = 1; s < splits; ++s) sum += p.parts[s * size + i];
+  if (p.plus != nullptr)
+    sum += static_cast<decltype(sum)>(p.plus[p.plus_step == 0 ? divide(i, p.n).remainder : i]);
+  T x[1] = {static_cast<T>(sum)};
+  if constexpr (sizeof(T) > 2)
+    if (p.end.kind != EndKind::none) return finish(p.end, p.c, x, [&](int) { return i; });
+  p.c[i] = x[0];
 }
 
 using Large = Tiling<128, 128, 8, 8, 8, 2>;
@@ -198,7 +225,11 @@ void visit_tiling(std::int64_t m, std::int64_t n, std::int64_t batch, const Body
 template <class Tile, class T>
 void launch_tiles(const Launch& l, Problem<T> p, bool trans_a, bool trans_b, std::int64_t splits) {
   p.tiles_n = (p.n + Tile::N - 1) / Tile::N;
-  if (p.parts != nullptr) p.c = p.parts;  // one pointer less in the kernel
+  if (p.parts != nullptr) {
+    p.c = p.parts;  // one pointer less in the kernel
+    p.plus = nullptr;
+    p.end = {};
+  }
   const auto tiles = static_cast<unsigned>((p.m + Tile::M - 1) / Tile::M * p.tiles_n);
   const auto run = [&](auto kernel) {
     for_batches(p, [&](const Problem<T>& some, unsigned batch) {
@@ -212,7 +243,8 @@ void launch_tiles(const Launch& l, Problem<T> p, bool trans_a, bool trans_b, std
 }
 
 template <class T>
-void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const T* plus, bool whole) {
+void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const T* plus, bool whole,
+             const End<T>& end = {}) {
   const View &a = in[0], &b = in[1], &c = l.out[0];
   if (c.size == 0) return;
   Problem<T> p{};
@@ -241,8 +273,9 @@ void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const 
   const std::int64_t splits = whole_k ? 1 : matmul_splits(p.m, p.n, p.k, p.batch);
   p.c = pointer<T>(c);
   p.parts = splits > 1 ? static_cast<Part*>(l.scratch) : nullptr;
-  p.plus = splits > 1 ? nullptr : plus;
+  p.plus = plus;
   p.plus_step = whole ? p.n : 0;
+  p.end = end;
   p.k_per_split = (p.k + splits - 1) / splits;
   p.k_per_split = (p.k_per_split + 15) / 16 * 16;  // whole tiles, and packs that stay aligned
   if constexpr (sizeof(T) < 8)
@@ -252,8 +285,7 @@ void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const 
       visit_tiling<T>(p.m, p.n, p.batch,
                       [&](auto tile) { launch_tiles<decltype(tile)>(l, p, trans_a, trans_b, splits); });
   if (splits > 1)
-    launch(sum_splits<Part, T>, blocks_for(c.size, block_threads), block_threads, 0, l.stream,
-           static_cast<const Part*>(p.parts), plus, p.plus_step, pointer<T>(c), c.size, p.n,
+    launch(sum_splits<T>, blocks_for(c.size, block_threads), block_threads, 0, l.stream, p, c.size,
            static_cast<int>(splits));
 }
 
@@ -288,26 +320,11 @@ void matmul_sum_kernel(const Launch& l) {
   });
 }
 
-void sgd_kernel(const Launch& l);  // update.cu
-
-// The product goes into the room behind its own scratch.
 void matmul_sgd_kernel(const Launch& l) {
-  const View& p = l.out[0];
-  if (p.size == 0) return;
-  const std::int64_t bytes = p.size * dtype_size(p.dtype);
-  View gradient = p;
-  gradient.data = l.scratch;
-  const View ins[] = {p, gradient};
-  Launch own = l, update = l;
-  own.out = &gradient;
-  own.scratch = static_cast<std::byte*>(l.scratch) + (bytes + 255) / 256 * 256;
-  visit_floating(p.dtype, [&](auto t) {
+  visit_floating(l.out[0].dtype, [&](auto t) {
     using T = decltype(t);
-    product<T>(own, l.in + 1, l.attrs->trans_a, l.attrs->trans_b, nullptr, false);
+    product<T>(l, l.in + 1, l.attrs->trans_a, l.attrs->trans_b, nullptr, false, descent<T>(l));
   });
-  update.in = ins;
-  update.n_in = 2;
-  sgd_kernel(update);
 }
 
 void affine_kernel(const Launch& l) {

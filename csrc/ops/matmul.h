@@ -10,7 +10,8 @@ namespace edfcore {
 // operands that meet stay in the first-level cache.
 inline constexpr std::int64_t matmul_sum_depth = 160;
 
-// A product that is added to something is done in one, up to this depth; none is fused with an update beyond.
+// On the CPU, a product that is added to something is done in one, up to this depth; beyond it none is fused
+// with an update.
 inline constexpr std::int64_t matmul_depth_block = 1024;
 
 // Fewer rows do not repay the copying of the right operand, and fewer columns not that of the left one.

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "ops/float32_matmul.h"
-#include "ops/kernel_cuda.h"
+#include "ops/matmul_end_cuda.h"
 
 #include "core/half.h"  // after EDF_HD
 
@@ -22,6 +22,7 @@ struct Problem {
   bool wide_a, wide_b;                 // rows can be read 16 bytes at a time
   bool pairs;                          // two neighbours of the result, and of plus, are accessed as one
   std::int64_t batch, step_a, step_b;  // from one product's operands to the next's; 0 for one they share
+  End<T> end;
 };
 
 // Where a block of a kernel stands whose tiles are M by N: its tile, its part of k, and its product of the
@@ -113,6 +114,7 @@ void for_batches(Problem<T> p, const Run& run) {
     p.b += most * p.step_b;
     p.c += most * p.m * p.n;  // more than that many are not split
     if (p.plus != nullptr) p.plus += most * p.m * p.plus_step;
+    if (p.end.operand != nullptr) p.end.operand += most * p.m * p.n;
   }
 }
 

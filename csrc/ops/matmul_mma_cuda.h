@@ -263,6 +263,38 @@ __global__ void __launch_bounds__(block_threads, Parts ? 1 : 2) matmul_tensor(Pr
   const Results<T> results(p, static_cast<std::int64_t>(blockIdx.y), nth);
   const auto row_of = [&](int i, int half) { return m0 + warp_m + i * 16 + half * 8 + lane / 4; };
   const auto col_of = [&](int j) { return n0 + warp_n + j * 8 + lane % 4 * 2; };
+  const auto once_more = [&](std::int64_t row, std::int64_t col) {
+    const T* const a_row = p.a + nth * p.step_a + k_begin * (TransA ? p.m : 1) + row * (TransA ? 1 : p.k);
+    const T* const b_col = p.b + nth * p.step_b + k_begin * (TransB ? 1 : p.n) + col * (TransB ? p.k : 1);
+    return plain_product(a_row, TransA ? p.m : 1, b_col, TransB ? 1 : p.n, k_end - k_begin);
+  };
+  if constexpr (sizeof(T) == 4) {
+    if (results.parts == nullptr && p.end.kind != EndKind::none) {
+      constexpr int across = 2 * Tile::pairs_n, pieces = Tile::pieces_m * across;
+      EDF_UNROLL_BY(1)
+      for (int piece = 0; piece < pieces; ++piece) {  // whose turn it is stands in the first place
+        float(&x)[4] = acc[0][0];
+        const auto row = [&](int e) { return row_of(piece / across, e / 2); };
+        const auto col = [&](int e) { return col_of(piece % across) + e % 2; };
+        const auto exists = [&](int e) { return row(e) < p.m && col(e) < p.n; };
+        EDF_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          if (!exists(e)) continue;
+          if (!(fabsf(x[e]) <= largest)) x[e] = once_more(row(e), col(e));
+          if (results.plus != nullptr) x[e] += results.plus[row(e) * p.plus_step + col(e)];
+        }
+        finish(p.end, p.c, x,
+               [&](int e) { return exists(e) ? (nth * p.m + row(e)) * p.n + col(e) : std::int64_t{-1}; });
+        EDF_UNROLL
+        for (int next = 1; next < pieces; ++next) {
+          EDF_UNROLL
+          for (int e = 0; e < 4; ++e)
+            acc[(next - 1) / across][(next - 1) % across][e] = acc[next / across][next % across][e];
+        }
+      }
+      return;
+    }
+  }
   std::uint64_t again = 0;  // elements
   EDF_UNROLL
   for (int i = 0; i < Tile::pieces_m; ++i) {
@@ -294,15 +326,11 @@ __global__ void __launch_bounds__(block_threads, Parts ? 1 : 2) matmul_tensor(Pr
     }
   }
   if constexpr (sizeof(T) == 4) {
-    const T* const rows = p.a + nth * p.step_a + k_begin * (TransA ? p.m : 1);
-    const T* const cols = p.b + nth * p.step_b + k_begin * (TransB ? 1 : p.n);
     for (; again != 0; again &= again - 1) {
       const int number = __ffsll(static_cast<long long>(again)) - 1, piece = number / 4;
       const std::int64_t row = row_of(piece / (2 * Tile::pairs_n), number / 2 % 2),
                          col = col_of(piece % (2 * Tile::pairs_n)) + number % 2;
-      results.put(row, col,
-                  plain_product(rows + row * (TransA ? 1 : p.k), TransA ? p.m : 1,
-                                cols + col * (TransB ? p.k : 1), TransB ? 1 : p.n, k_end - k_begin));
+      results.put(row, col, once_more(row, col));
     }
   }
 #endif
