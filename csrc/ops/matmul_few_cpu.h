@@ -48,7 +48,7 @@ std::int64_t multiply_few(const Product<T>& p, std::int64_t i, std::int64_t rows
 // All rows by panels [p0, p1).
 template <class T>
 void multiply_wide(const Product<T>& p, std::int64_t p0, std::int64_t p1) {
-  const std::int64_t part = p.part_rows(), most = p.streams() ? rows_at_once : p.depth;
+  const std::int64_t part = p.part_rows(), most = p.streams() ? rows_at_once : p.depth + 1;
   for (std::int64_t k = 0; k == 0 || k < p.depth; k += most) {
     Product<T> some = p;
     some.depth = smaller(most, p.depth - k);
