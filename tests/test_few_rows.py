@@ -51,13 +51,18 @@ def test_float64(rows: int) -> None:
 
 
 @pytest.mark.parametrize("rows", ROWS)
-def test_any_number_of_threads(rows: int) -> None:
-    a, b = operands(rows, 1031, 1123, "float32")
+@pytest.mark.parametrize(
+    ("depth", "columns", "dtype"),
+    [(1031, 1123, "float32"), (4097, 64, "float32"), (3277, 40, "float64"), (13200, 40, "float64")],
+)
+def test_any_number_of_threads(depth: int, columns: int, dtype: str, rows: int) -> None:
+    a, b = operands(rows, depth, columns, dtype)
     before, found = edf.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             edf.set_num_threads(threads)
             found.append(ops.matmul(a, b).numpy())
+            assert_product(found[-1], a, b)
     finally:
         edf.set_num_threads(before)
     np.testing.assert_array_equal(found[1], found[0])
@@ -91,10 +96,11 @@ def test_sgd_in_the_product_that_is_the_gradient(rows: int) -> None:
         np.testing.assert_allclose(run(keep), exact, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [1, 4, 9])
-def test_what_follows_a_product(rows: int) -> None:
-    x, w = operands(rows, 1031, 1123, "float32")
-    bias = np.linspace(-1, 1, 1123, dtype=np.float32)
+@pytest.mark.parametrize("size", [(1031, 1123), (16, 1100)], ids=["far", "near"])
+@pytest.mark.parametrize("rows", [1, 4, 5, 6, 9])
+def test_what_follows_a_product(rows: int, size: tuple[int, int]) -> None:
+    x, w = operands(rows, *size, "float32")
+    bias = np.linspace(-1, 1, size[1], dtype=np.float32)
     edf.clear_compgraph()
     inputs, package = edf.Input(), edf.AffineParams(*w.shape)
     package.w.value, package.b.value = w, bias

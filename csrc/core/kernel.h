@@ -56,6 +56,8 @@ struct Tail {
   void* context;
 };
 
+enum class Ending : std::int32_t;  // ops/elementwise.h; 0 is none
+
 struct Launch {
   const View* in;
   const View* out;  // preallocated by the engine, contents undefined
@@ -70,6 +72,10 @@ struct Launch {
   // Of an update on a GPU, where not null: device memory with the two numbers that are to be read instead of
   // those in `attrs`, so that a launch that was written down can be repeated when they are others.
   const double* numbers = nullptr;
+  // Of a product on a GPU, where not null: the step that is done with each of its elements before that is
+  // stored. Its first input is the product, which itself is stored only where it has memory.
+  const Launch* next = nullptr;
+  Ending ending = {};                 // what that step does
   std::int32_t step = -1;             // of a plan
   const std::int64_t* run = nullptr;  // device memory: which of several runs of it
 };

@@ -27,7 +27,11 @@ constexpr std::size_t smallest = 64;
 constexpr std::size_t largest_cached = std::size_t{1} << 26;  // larger blocks go back to the system
 constexpr std::size_t most_cached = std::size_t{1} << 28;     // bytes kept in all free lists together
 
+#if defined(__linux__)
 constexpr std::size_t huge_page = std::size_t{1} << 21;
+#else
+constexpr std::size_t huge_page = SIZE_MAX;  // none that one could ask for
+#endif
 
 // Blocks are powers of two up to a page and multiples of an eighth of one beyond, so little is wasted.
 std::size_t block_size(std::size_t bytes) {

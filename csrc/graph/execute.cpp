@@ -300,11 +300,24 @@ void Runner::run_group(const Group& group, std::span<const NodeRef> nodes) {
     run_joint(group, nodes);
   else if (!steps_[s].kernel)
     return;
+  else if (group.ended)
+    run_ended(group, nodes);
   else if (watch().on)
     run_watched(s, nodes);
   else if (!group.headed)
     steps_[s].kernel(steps_[s].launch);
   if (group.headed) watch().on ? run_blocked(group) : run_headed(group);
+}
+
+void Runner::run_ended(const Group& group, std::span<const NodeRef> nodes) {
+  const auto s = static_cast<std::size_t>(group.first);
+  Launch launch = steps_[s].launch;
+  launch.next = &steps_[s + 1].launch;
+  launch.ending = plan_.trace.steps[s + 1].op->ending;
+  if (watch().on)
+    run_watched(s + 1, steps_[s].kernel, launch, nodes);
+  else
+    steps_[s].kernel(launch);
 }
 
 void Runner::run_joint(const Group& group, std::span<const NodeRef> nodes) {
@@ -318,11 +331,12 @@ void Runner::run_joint(const Group& group, std::span<const NodeRef> nodes) {
   if (!launches.empty()) op.cuda_many(launches.data(), static_cast<std::int64_t>(launches.size()));
 }
 
-void Runner::run_watched(std::size_t s, std::span<const NodeRef> nodes) {
+void Runner::run_watched(std::size_t s, const Launcher& kernel, const Launch& whole,
+                         std::span<const NodeRef> nodes) {
   const TraceStep& traced = plan_.trace.steps[s];
   const Launch& launch = steps_[s].launch;
   const Watched watched(*traced.written, "plan", plan_.trace.device);
-  steps_[s].kernel(launch);
+  kernel(whole);
   if (plan_.trace.device.type == DeviceType::cpu && launch.status->code != Status::ok)
     return;  // run() says so
   try {

@@ -80,8 +80,14 @@ class Runner {
   void give_numbers(std::span<const Scalars> updates, std::int64_t runs);
   void run_blocked(const Group& group);
   void run_headed(const Group& group);
+  void run_ended(const Group& group, std::span<const NodeRef> nodes);
   struct Stretch;
-  void run_watched(std::size_t s, std::span<const NodeRef> nodes);
+  void run_watched(std::size_t s, std::span<const NodeRef> nodes) {
+    run_watched(s, steps_[s].kernel, steps_[s].launch, nodes);
+  }
+  // What tells of step `s` is another's launch, which does it, too.
+  void run_watched(std::size_t s, const Launcher& kernel, const Launch& launch,
+                   std::span<const NodeRef> nodes);
 
   Plan plan_;
   Backend* device_;

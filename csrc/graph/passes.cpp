@@ -276,7 +276,7 @@ void share(Trace& trace, bool whole) {
 }
 
 void adjoin(Trace& trace) {
-  if (trace.device.type != DeviceType::cpu) return;
+  const bool on_cpu = trace.device.type == DeviceType::cpu;
   constexpr std::size_t nowhere = SIZE_MAX;
   const std::size_t n = trace.steps.size();
   std::vector<std::size_t> defined(trace.values.size(), 0), headed_by(trace.values.size(), nowhere);
@@ -284,19 +284,24 @@ void adjoin(Trace& trace) {
   for (std::size_t s = 0; s < n; ++s) {
     const TraceStep& step = trace.steps[s];
     after[s] = s;
-    if (step.op->flags & op_finishes) {
+    if (step.op->flags & (on_cpu ? op_finishes : op_ends)) {
       headed_by[static_cast<std::size_t>(step.out[0])] = s;
-    } else if (is_elementwise(trace, step) && !(step.op->flags & op_mutates)) {
+    } else if (is_elementwise(trace, step) && !(step.op->flags & op_mutates) &&
+               (on_cpu || step.op->ending != Ending{})) {
       std::size_t latest = 0;
       for (const std::int32_t value : step.in)
         latest = std::max(latest, defined[static_cast<std::size_t>(value)]);
-      const bool reads_it = std::any_of(step.in.begin(), step.in.end(), [&](std::int32_t value) {
+      const auto read = on_cpu ? step.in.end() : step.in.begin() + 1;
+      const bool reads_it = std::any_of(step.in.begin(), read, [&](std::int32_t value) {
         return headed_by[static_cast<std::size_t>(value)] == latest;
       });
       if (reads_it && trace.steps[latest].phase == step.phase &&
           !reads_at_the_end(step, trace.steps[latest])) {
         after[s] = latest;
-        for (const std::int32_t value : step.out) headed_by[static_cast<std::size_t>(value)] = latest;
+        if (on_cpu)
+          for (const std::int32_t value : step.out) headed_by[static_cast<std::size_t>(value)] = latest;
+        else
+          headed_by[static_cast<std::size_t>(step.in[0])] = nowhere;  // it ends with one step
       }
     }
     for (const std::int32_t value : step.out) defined[static_cast<std::size_t>(value)] = after[s];
@@ -322,6 +327,16 @@ std::vector<Group> fuse(const Trace& trace, bool whole) {
     };
     if (on_cpu && (heads || is_elementwise(trace, first)))
       while (group.last < count && fits(trace.steps[static_cast<std::size_t>(group.last)])) ++group.last;
+    const auto ends = [&](const TraceStep& next) {
+      const auto reads_it = [&](std::size_t i) { return next.op->reads(i) && next.in[i] == first.out[0]; };
+      return (first.op->flags & op_ends) && next.op->ending != Ending{} && is_elementwise(trace, next) &&
+             (whole || next.phase == first.phase) && !is_half(spec_of(trace, first.out[0]).dtype) &&
+             reads_it(0) && !(next.in.size() > 1 && reads_it(1)) && !(next.in.size() > 2 && reads_it(2));
+    };
+    if (!on_cpu && group.last < count && ends(trace.steps[static_cast<std::size_t>(group.last)])) {
+      ++group.last;
+      group.ended = true;
+    }
     const auto joins = [&](const TraceStep& next) {
       return next.gathered && next.op == first.op && (whole || next.phase == first.phase) &&
              spec_of(trace, next.out[0]).dtype == spec_of(trace, first.out[0]).dtype;
@@ -330,8 +345,8 @@ std::vector<Group> fuse(const Trace& trace, bool whole) {
       while (group.last < count && joins(trace.steps[static_cast<std::size_t>(group.last)])) ++group.last;
     const bool several = group.last - group.first > 1;
     group.joint = several && first.gathered;
-    group.headed = several && heads;
-    group.blocked = several && !heads && !group.joint;
+    group.headed = several && heads && !group.ended;
+    group.blocked = several && !heads && !group.joint && !group.ended;
     groups.push_back(group);
     s = group.last;
   }

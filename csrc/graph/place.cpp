@@ -183,7 +183,7 @@ void place(Plan& plan, bool inplace) {
     }
     // Scratch comes last: between values that live on, it would leave holes. What goes block by block brings
     // its own.
-    for (std::int32_t i = group.first; i < group.blocks_from(); ++i) {
+    for (std::int32_t i = group.first; i < group.scratch_until(); ++i) {
       const TraceStep& step = trace.steps[static_cast<std::size_t>(i)];
       const std::int64_t bytes = scratch_of(*step.op, specs_of(trace, step.in), specs_of(trace, step.out),
                                             step.attrs, trace.device.type);

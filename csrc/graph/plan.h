@@ -12,13 +12,15 @@ namespace edfcore {
 // Steps [first, last). Those of a blocked group go over their elements together, block by block, so that what
 // they hand to each other stays in the cache. In a headed group, all but the first do, over whatever parts of
 // its output the first one has completed. A joint group is updates that the op's kernel for many takes at
-// once.
+// once. In one that is ended, the kernel of the first of two steps does the second one, too.
 struct Group {
   std::int32_t first = 0, last = 0;
-  bool blocked = false, headed = false, joint = false;
+  bool blocked = false, headed = false, joint = false, ended = false;
 
-  // The first step that goes block by block; `last` where none does.
-  std::int32_t blocks_from() const { return blocked ? first : headed ? first + 1 : last; }
+  // The first step whose outputs need no memory where the group alone reads them; `last` where all do.
+  std::int32_t blocks_from() const { return blocked || ended ? first : headed ? first + 1 : last; }
+  // Behind the last step that is given scratch.
+  std::int32_t scratch_until() const { return ended ? first + 1 : blocks_from(); }
 };
 
 inline const Spec& spec_of(const Trace& trace, std::int32_t value) {
@@ -87,7 +89,8 @@ void accumulate(Trace& trace, bool whole = true);
 void share(Trace& trace, bool whole = true);
 
 // Moves elementwise steps behind a step that tells which parts of its output are complete, where they read
-// that output, and whatever else they read is there already.
+// that output, and whatever else they read is there already; on a GPU, one behind a product that can end with
+// it.
 void adjoin(Trace& trace);
 
 // Sorts the steps by these keys; those of equal ones stay in order.
@@ -106,8 +109,8 @@ void gather_updates(Trace& trace);
 inline constexpr std::int64_t gathered_elements = std::int64_t{1} << 18;
 
 // Neighbouring elementwise steps over the same elements form a group, with the step before them if that tells
-// which parts of such an output are complete; so do updates that were gathered, of one dtype; any other step
-// is one by itself. Unless `whole`, no group
+// which parts of such an output are complete; so do updates that were gathered, of one dtype, and a product
+// on a GPU with the step that it can end with; any other step is one by itself. Unless `whole`, no group
 // crosses from one phase into the next.
 std::vector<Group> fuse(const Trace& trace, bool whole = true);
 

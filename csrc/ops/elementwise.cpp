@@ -79,6 +79,15 @@ static constexpr Autocast autocast_of(std::string_view op) {
   return op == "exp" || op == "log" || op == "softplus" ? Autocast::wide : Autocast::none;
 }
 
+static constexpr Ending ending_of(std::string_view op) {
+#define EDF_ENDING(name, functor, reads) \
+  if (op == #name) return Ending::name;  \
+  if (op == #name "_grad") return Ending::name##_grad;
+  EDF_ENDINGS(EDF_ENDING)
+#undef EDF_ENDING
+  return Ending::none;
+}
+
 #define EDF_DEFINE_UNARY(op, functor, reads)                                     \
   const Op op = {.name = #op,                                                    \
                  .arity = 1,                                                     \
@@ -88,7 +97,8 @@ static constexpr Autocast autocast_of(std::string_view op) {
                  .vjp = vjp_unary<op##_grad>,                                    \
                  .inplace = 0,                                                   \
                  .flags = op_elementwise | op_half_on_cuda,                      \
-                 .autocast = autocast_of(#op)};                                  \
+                 .autocast = autocast_of(#op),                                   \
+                 .ending = ending_of(#op)};                                      \
   const Op op##_grad = {.name = #op "_grad",                                     \
                         .arity = 3,                                              \
                         .infer = infer_derivative,                               \
@@ -97,7 +107,8 @@ static constexpr Autocast autocast_of(std::string_view op) {
                         .vjp = vjp_unary_grad<op##_grad, op##_grad2>,            \
                         .inplace = 0,                                            \
                         .flags = op_elementwise | op_half_on_cuda | op_internal, \
-                        .unread = unread(reads_##reads, 1)};                     \
+                        .unread = unread(reads_##reads, 1),                      \
+                        .ending = ending_of(#op "_grad")};                       \
   const Op op##_grad2 = {.name = #op "_grad2",                                   \
                          .arity = 4,                                             \
                          .infer = infer_derivative,                              \

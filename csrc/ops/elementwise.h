@@ -2,6 +2,8 @@
 // instruction set. A new activation is a functor below and one word in this list.
 #pragma once
 
+#include <cstdint>
+
 // The third word says what the derivatives read of x and y = f(x): a plan need not keep the other.
 
 // clang-format off
@@ -9,7 +11,23 @@
   X(neg, Neg, none) X(exp, Exp, y) X(log, Log, x) X(sqrt, Sqrt, y) X(square, Square, x)         \
   X(relu, Relu, y) X(sigmoid, Sigmoid, y) X(tanh, Tanh, y) X(softplus, Softplus, x)             \
   X(abs, Abs, x) X(gelu, Gelu, x) X(silu, Silu, x)
+
+// Those that a product on a GPU may end with, and their gradients.
+#define EDF_ENDINGS(X) \
+  X(relu, Relu, y) X(sigmoid, Sigmoid, y) X(tanh, Tanh, y) X(softplus, Softplus, x) X(gelu, Gelu, x) X(silu, Silu, x)
 // clang-format on
+
+namespace edfcore {
+
+enum class Ending : std::int32_t {
+  none,
+  descent,  // of a parameter along the product
+#define EDF_ENDING(name, functor, reads) name, name##_grad,
+  EDF_ENDINGS(EDF_ENDING)
+#undef EDF_ENDING
+};
+
+}  // namespace edfcore
 
 #ifdef EDF_ISA  // inside a kernel file: the formulas, in that file's own namespace
 

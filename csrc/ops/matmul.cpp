@@ -224,7 +224,7 @@ const Op matmul = {.name = "matmul",
                    .scratch = scratch_matmul,
                    .shares = &of_transposed,
                    .accumulates = &into_sum,
-                   .flags = op_finishes | op_half_on_cuda,
+                   .flags = op_finishes | op_ends | op_half_on_cuda,
                    .autocast = Autocast::half,
                    .flops = flops_matmul};
 
@@ -254,7 +254,7 @@ const Op affine = {.name = "affine",
                    .cuda = EDF_CUDA_KERNEL(affine_kernel),
                    .vjp = vjp_affine,
                    .scratch = scratch_matmul,
-                   .flags = op_finishes | op_half_on_cuda,
+                   .flags = op_finishes | op_ends | op_half_on_cuda,
                    .autocast = Autocast::half,
                    .flops = flops_matmul};
 

@@ -106,7 +106,7 @@ void multiply_part(const Product<T>& p, const After<T>& after) {
   if (p.whole == 1 || p.shallow())
     group = panels;  // rows are written from end to end
   else if (p.wide()) {
-    if (p.streams()) group = ceil_div(panels, num_threads());
+    if (p.streams() && !one) group = ceil_div(panels, num_threads());
     group = smaller(panels, ceil_div(group, most_side_by_side) * most_side_by_side);
   }
   const std::int64_t block =
@@ -117,8 +117,8 @@ void multiply_part(const Product<T>& p, const After<T>& after) {
     for (std::int64_t i = 0; i < blocks; ++i) after.left[i] = static_cast<std::int32_t>(groups);
   // What follows finds whole rows in the first-level cache, if the right operand is small enough to be read
   // anew for a few of them at a time.
-  const bool few_at_a_time =
-      after.tail && !counts && p.depth * p.columns * static_cast<std::int64_t>(sizeof(T)) <= reread_bytes;
+  const bool few_at_a_time = after.tail && !counts && !p.wide() &&
+                             p.depth * p.columns * static_cast<std::int64_t>(sizeof(T)) <= reread_bytes;
   const std::int64_t part = few_at_a_time && p.rows * p.columns > tail_elements
                                 ? smaller(block, ceil_div(tail_elements, tile_rows * p.columns))
                                 : block;
@@ -138,7 +138,7 @@ void multiply_part(const Product<T>& p, const After<T>& after) {
         outer_product(p, i0, i1, j0, j1);
       else if (p.narrow())
         multiply_narrow(p, i0, i1);
-      else if (p.wide() && !p.shallow())
+      else if (p.wide())
         multiply_wide(p, p0, p1);
       else
         multiply_block(p, s0, s1, p0, p1);

@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
   }
 
   const T* plus = p.plus == nullptr ? nullptr : p.plus + nth * p.m * p.plus_step;
-  if (p.end.kind != EndKind::none) {
+  if (p.end.kind != Ending::none) {
     EDF_UNROLL_BY(1)
     for (int i = 0; i < Tile::TM; ++i) {  // whose turn it is stands in the first row
       const std::int64_t row = m0 + place_of<Tile::TM, threads_m>(thread_m, i);
@@ -203,7 +203,7 @@ __global__ void __launch_bounds__(block_threads) sum_splits(Problem<T> p, std::i
     sum += static_cast<decltype(sum)>(p.plus[p.plus_step == 0 ? divide(i, p.n).remainder : i]);
   T x[1] = {static_cast<T>(sum)};
   if constexpr (sizeof(T) > 2)
-    if (p.end.kind != EndKind::none) return finish(p.end, p.c, x, [&](int) { return i; });
+    if (p.end.kind != Ending::none) return finish(p.end, p.c, x, [&](int) { return i; });
   p.c[i] = x[0];
 }
 
@@ -245,7 +245,7 @@ void launch_tiles(const Launch& l, Problem<T> p, bool trans_a, bool trans_b, std
 template <class T>
 void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const T* plus, bool whole,
              const End<T>& end = {}) {
-  const View &a = in[0], &b = in[1], &c = l.out[0];
+  const View &a = in[0], &b = in[1], &c = result_of(l);
   if (c.size == 0) return;
   Problem<T> p{};
   p.m = c.dims[c.rank - 2];
@@ -306,7 +306,8 @@ void visit_product(DType dtype, const Body& body) {
 
 void matmul_kernel(const Launch& l) {
   visit_product(l.out[0].dtype, [&](auto t) {
-    product<decltype(t)>(l, l.in, l.attrs->trans_a, l.attrs->trans_b, nullptr, false);
+    using T = decltype(t);
+    product<T>(l, l.in, l.attrs->trans_a, l.attrs->trans_b, nullptr, false, following<T>(l));
   });
 }
 
@@ -330,7 +331,7 @@ void matmul_sgd_kernel(const Launch& l) {
 void affine_kernel(const Launch& l) {
   visit_product(l.out[0].dtype, [&](auto t) {
     using T = decltype(t);
-    product<T>(l, l.in, false, false, pointer<const T>(l.in[2]), false);
+    product<T>(l, l.in, false, false, pointer<const T>(l.in[2]), false, following<T>(l));
   });
 }
 

@@ -78,7 +78,7 @@ struct Product {
   }
   // Then tiles are wider, and the right operand is read in longer pieces: several times where there are more
   // rows, which only pays if it comes from far away.
-  bool wide() const { return !packs_all_right() && (rows <= few || far()); }
+  bool wide() const { return !packs_all_right() && !narrow() && !shallow() && (rows <= few || far()); }
   std::int64_t part_rows() const { return ceil_div(rows, ceil_div(rows, few)); }
   bool packs_all_right() const { return !narrow() && matmul_packs_right(rows, trans_b, right_bytes()); }
   // A panel of whole vectors can be read where it is, one row of b after the other.

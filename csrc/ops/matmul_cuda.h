@@ -115,6 +115,7 @@ void for_batches(Problem<T> p, const Run& run) {
     p.c += most * p.m * p.n;  // more than that many are not split
     if (p.plus != nullptr) p.plus += most * p.m * p.plus_step;
     if (p.end.operand != nullptr) p.end.operand += most * p.m * p.n;
+    if (p.end.kept != nullptr) p.end.kept += most * p.m * p.n;
   }
 }
 

@@ -8,30 +8,67 @@
 
 namespace edfcore::cuda {
 
-enum class EndKind : std::int32_t { none, descent };
-
 template <class T>
 struct End {
-  EndKind kind;
-  T rate;                 // of a descent along the product
+  Ending kind;
+  const T* operand;  // what the ending takes beside the elements, like the result, or null
+  T* kept;           // where the elements themselves are stored, or null
+  // Of a descent along the product:
+  T rate;
   const double* numbers;  // as in Launch
   const Status* status;
-  const T* operand;  // what the ending takes beside the elements, like the result, or null
 
   // As in all updates, a step in which a kernel met bad data moves nothing.
-  __device__ bool holds() const { return kind == EndKind::descent && status->code != Status::ok; }
+  __device__ bool holds() const { return kind == Ending::descent && status->code != Status::ok; }
 
   __device__ T operator()(T x, T other) const {
+    switch (kind) {
+#define EDF_ENDING(name, functor, reads) \
+  case Ending::name:                     \
+    return functor::f(x);                \
+  case Ending::name##_grad:              \
+    return x * functor::df(other, other);
+      EDF_ENDINGS(EDF_ENDING)
+#undef EDF_ENDING
+      default:
+        break;
+    }
     const Sgd<T> rule{numbers == nullptr ? rate : static_cast<T>(numbers[0]), T(0)};
     rule(other, x);
     return other;
   }
 };
 
+// Where the result of a launch goes: its own, or that of the step that ends it.
+inline const View& result_of(const Launch& l) { return l.next == nullptr ? l.out[0] : l.next->out[0]; }
+
 // The descent of a parameter, which is the result.
 template <class T>
 End<T> descent(const Launch& l) {
-  return {EndKind::descent, static_cast<T>(l.attrs->scalar), l.numbers, l.status, pointer<const T>(l.out[0])};
+  return {Ending::descent, pointer<const T>(l.out[0]), nullptr, static_cast<T>(l.attrs->scalar), l.numbers,
+          l.status};
+}
+
+// The step that follows a product, if any: an activation, or the gradient of one along the product, of whose
+// inputs (g, x, y) it reads one beside g.
+template <class T>
+End<T> following(const Launch& l) {
+  End<T> end{};
+  if (l.next == nullptr) return end;
+  constexpr int operand_x = 1, operand_y = 2;
+  end.kind = l.ending;
+  end.kept = pointer<T>(l.out[0]);
+  switch (l.ending) {
+#define EDF_ENDING(name, functor, reads)                         \
+  case Ending::name##_grad:                                      \
+    end.operand = pointer<const T>(l.next->in[operand_##reads]); \
+    break;
+    EDF_ENDINGS(EDF_ENDING)
+#undef EDF_ENDING
+    default:
+      break;
+  }
+  return end;
 }
 
 // Ends and stores N elements of a thread; element j goes to c[at(j)], or nowhere if that is negative. What
@@ -42,7 +79,10 @@ __device__ void finish(const End<T>& end, T* c, T (&x)[N], const At& at) {
   T other[N] = {};
   EDF_UNROLL
   for (int j = 0; j < N; ++j)
-    if (const std::int64_t i = at(j); i >= 0 && end.operand != nullptr) other[j] = end.operand[i];
+    if (const std::int64_t i = at(j); i >= 0) {
+      if (end.operand != nullptr) other[j] = end.operand[i];
+      if (end.kept != nullptr) end.kept[i] = x[j];
+    }
   EDF_UNROLL_BY(1)
   for (int turn = 0; turn < N; ++turn) {
     const T ended = end(x[0], other[0]);

@@ -116,6 +116,7 @@ enum OpFlags : std::uint32_t {
   op_any_dtype = 1u << 11,     // the kernels take half types as they are; others see float32 (ops/widened.h)
   op_half_on_cuda = 1u << 13,  // the CUDA kernel alone does
   op_converts = 1u << 12,      // the output is input 0 in another dtype, or nothing is to be done
+  op_ends = 1u << 14,          // the CUDA kernel does what Launch::next says, but not with half types
   op_producer = 1u << 5,  // some op fuses with it, so a node keeps its inputs even when no gradient is wanted
 };
 
@@ -149,6 +150,7 @@ struct Op {
   // Floating-point operations, for people who read plans; null: one for every element.
   std::int64_t (*flops)(std::span<const Spec> in, std::span<const Spec> out, const Attrs&) = nullptr;
   ManyKernel cuda_many = nullptr;  // does several of them in fewer launches than one each
+  Ending ending = {};  // of an elementwise op: what it is to a product that ends with it (Launch::next)
 
   bool reads(std::size_t input) const { return input >= 32 || !(unread >> input & 1u); }
   bool takes_index(std::size_t input) const { return input < 32 && (indices >> input & 1u); }
