@@ -21,7 +21,7 @@ void unary(const Launch& launch) {
       EDF_INDEPENDENT
       for (std::int64_t i = begin; i < end; ++i) to[i - begin] = F::f(x[i]);
     };
-    elementwise_ranges<T>(launch, grain, body, is_one_of<F, Neg, Square, Relu, Abs>);
+    elementwise_ranges<T, is_one_of<F, Neg, Square, Relu, Abs>>(launch, grain, body);
   });
 }
 
@@ -36,7 +36,7 @@ void unary_grad(const Launch& launch) {
       EDF_INDEPENDENT
       for (std::int64_t i = begin; i < end; ++i) to[i - begin] = g[i] * F::df(x[i], y[i]);
     };
-    elementwise_ranges<T>(launch, grain, body, !is_one_of<F, Softplus, Gelu, Silu>);
+    elementwise_ranges<T, !is_one_of<F, Softplus, Gelu, Silu>>(launch, grain, body);
   });
 }
 
@@ -52,7 +52,7 @@ void unary_grad2(const Launch& launch) {
       EDF_INDEPENDENT
       for (std::int64_t i = begin; i < end; ++i) to[i - begin] = u[i] * g[i] * F::d2f(x[i], y[i]);
     };
-    elementwise_ranges<T>(launch, grain, body, false);
+    elementwise_ranges<T, false>(launch, grain, body);
   });
 }
 

@@ -10,7 +10,8 @@ namespace edfcore::EDF_ISA {
 // go side by side, in b where it is.
 constexpr int most_side_by_side = masks ? 8 : 4;
 constexpr int panels_side_by_side(std::int64_t rows) {
-  return rows == 1 ? most_side_by_side : rows <= 3 ? 4 : 2;
+  const bool many_registers = tile_rows > 6;
+  return rows == 1 ? most_side_by_side : (rows <= 3 ? 2 : 1) * (many_registers ? 2 : 1);
 }
 
 template <class T, int Rows, int Vectors, bool Masked, bool Far = false>
@@ -22,27 +23,33 @@ void few_rows(const Product<T>& p, std::int64_t i, std::int64_t j) {
                                              p.scale, p.columns, width, p.depth, p.first);
 }
 
-// Rows [i, i + rows), at most `Rows`, of one panel or several side by side; returns how many.
+// `Rows` rows by as many panels side by side as there are, at most `Panels`; returns how many.
+template <class T, int Rows, int Panels = panels_side_by_side(Rows)>
+std::int64_t multiply_panels(const Product<T>& p, std::int64_t i, std::int64_t panel, std::int64_t p1) {
+  constexpr int vectors = Panels * tile_vectors;
+  const std::int64_t j = panel * panel_width<T>;
+  const bool whole = panel + Panels <= p1 && j + vectors * lanes<T> <= p.columns;
+  if constexpr (Panels > 1) {
+    if (!whole) return multiply_panels<T, Rows, Panels / 2>(p, i, panel, p1);
+    constexpr bool fetches = masks && sizeof(T) == 4;  // where it was measured
+    if (fetches && p.far() && p.depth > rows_at_once)
+      few_rows<T, Rows, vectors, false, fetches>(p, i, j);
+    else
+      few_rows<T, Rows, vectors, false>(p, i, j);
+  } else {
+    whole ? few_rows<T, Rows, vectors, false>(p, i, j) : few_rows<T, Rows, vectors, true>(p, i, j);
+  }
+  return Panels;
+}
+
+// The same for rows [i, i + rows), at most `Rows`.
 template <class T, int Rows = static_cast<int>(few)>
 std::int64_t multiply_few(const Product<T>& p, std::int64_t i, std::int64_t rows, std::int64_t panel,
                           std::int64_t p1) {
   if constexpr (Rows > 1) {
     if (rows < Rows) return multiply_few<T, Rows - 1>(p, i, rows, panel, p1);
   }
-  constexpr int several = panels_side_by_side(Rows);
-  const std::int64_t j = panel * panel_width<T>;
-  if (panel + several <= p1 && j + several * panel_width<T> <= p.columns) {
-    if (p.far() && p.depth > rows_at_once)
-      few_rows<T, Rows, several * tile_vectors, false, true>(p, i, j);
-    else
-      few_rows<T, Rows, several * tile_vectors, false>(p, i, j);
-    return several;
-  }
-  if (p.width(panel) == panel_width<T>)
-    few_rows<T, Rows, tile_vectors, false>(p, i, j);
-  else
-    few_rows<T, Rows, tile_vectors, true>(p, i, j);
-  return 1;
+  return multiply_panels<T, Rows>(p, i, panel, p1);
 }
 
 // All rows by panels [p0, p1).
