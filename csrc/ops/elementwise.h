@@ -2,7 +2,7 @@
 // instruction set. A new activation is a functor below and one word in this list.
 #pragma once
 
-#include <cstdint>
+#include <stdint.h>
 
 // The third word says what the derivatives read of x and y = f(x): a plan need not keep the other.
 
@@ -11,7 +11,9 @@
   X(neg, Neg, none) X(exp, Exp, y) X(log, Log, x) X(sqrt, Sqrt, y) X(square, Square, x)         \
   X(relu, Relu, y) X(sigmoid, Sigmoid, y) X(tanh, Tanh, y) X(softplus, Softplus, x)             \
   X(abs, Abs, x) X(gelu, Gelu, x) X(silu, Silu, x)
+// clang-format on
 
+// clang-format off
 // Those that a product on a GPU may end with, and their gradients.
 #define EDF_ENDINGS(X) \
   X(relu, Relu, y) X(sigmoid, Sigmoid, y) X(tanh, Tanh, y) X(softplus, Softplus, x) X(gelu, Gelu, x) X(silu, Silu, x)
@@ -19,7 +21,7 @@
 
 namespace edfcore {
 
-enum class Ending : std::int32_t {
+enum class Ending : int32_t {
   none,
   descent,  // of a parameter along the product
 #define EDF_ENDING(name, functor, reads) name, name##_grad,
