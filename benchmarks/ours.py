@@ -98,6 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
             document["failed"].append({"row": label, "reason": reason})
             print(f"{label:80} failed: {reason.splitlines()[0]}", file=sys.stderr, flush=True)
         edf.clear_compgraph()
+        edf.set_float32_matmul("exact")
         gc.collect()
         edf.cuda.empty_cache()
         write()

@@ -44,8 +44,8 @@ def made(
     return Made(call, {"error": difference(got, exact)})
 
 
-def product(setting: Setting, sizes: peers_sizes.Sizes, layout: str) -> Made:
-    """The engine's matmul, run at once."""
+def product(setting: Setting, sizes: peers_sizes.Sizes, layout: str, how: str = "exact") -> Made:
+    """The engine's matmul, run at once. The setting of float32 products stays: ours.py takes it back."""
     import edfcore as edf
     from edfcore import ops
 
@@ -58,6 +58,7 @@ def product(setting: Setting, sizes: peers_sizes.Sizes, layout: str) -> Made:
     want = (a.T if flags["trans_a"] else a)[some].astype(np.float64) @ (
         b.T if flags["trans_b"] else b
     ).astype(np.float64)
+    edf.set_float32_matmul(how)
     run = partial(ops.matmul, A, B, **{name: True for name, on in flags.items() if on})
     return Made(run, {"error": difference(run().numpy()[some], want)})
 
@@ -66,8 +67,11 @@ def products(setting: Setting) -> Iterator[Peer]:
     """Those of the peers."""
     for sizes, layout in peers_sizes.products(setting):
         i, k, j = sizes
+        row = partial(Peer, f"matmul {layout}", peers_sizes.product_shape(sizes), flops=2 * i * k * j)
         make = partial(product, setting, sizes, layout)
-        yield Peer(f"matmul {layout}", peers_sizes.product_shape(sizes), NAME, make, flops=2 * i * k * j)
+        yield row(NAME, make)
+        for how in ("high", "medium"):  # by tensor cores: as exact as float32, and as TF32
+            yield row(f"{NAME}, {how}", partial(make, how))
 
 
 def layer(sizes: peers_sizes.Sizes) -> Made:

@@ -37,7 +37,7 @@ def test_our_rows_agree_with_float64(family: Family, device: str) -> None:
         for peer in family(QUICK):
             made = peer.make()
             made.call()
-            assert made.errors["error"] < 1e-4, peer.name
+            assert made.errors["error"] < (4e-3 if peer.who.endswith("medium") else 1e-4), peer.name
             assert peer.flops or peer.bytes
             edf.clear_compgraph()
 
@@ -59,18 +59,18 @@ def test_rows_of_ours_and_of_peers_have_the_same_names(pair: tuple[Family, Famil
     assert mine
 
 
-def full_rows() -> set[tuple[str, str]]:
-    timed = {(p.name, p.shape) for family in ours.FAMILIES for p in family(Setting())}
-    return timed | {(words["name"], words["shape"]) for words, _ in ours_steps.measured(Setting())}
+def full_rows() -> set[tuple[str, str, str]]:
+    timed = {(p.name, p.shape, p.who) for family in ours.FAMILIES for p in family(Setting())}
+    return timed | {(w["name"], w["shape"], w["who"]) for w, _ in ours_steps.measured(Setting())}
 
 
 @pytest.mark.parametrize("goal", goals.GOALS, ids=lambda goal: goal.title)
 def test_every_goal_has_rows(goal: goals.Goal) -> None:
-    rows = [{"name": name, "shape": shape, "who": "edfcore", "us": 1.0, "gb_per_s": 1.0, "peak_bytes": 1}
-            for name, shape in full_rows()]  # fmt: skip
+    rows = [{"name": name, "shape": shape, "who": who, "us": 1.0, "gb_per_s": 1.0, "peak_bytes": 1}
+            for name, shape, who in full_rows()]  # fmt: skip
     judged = [row for row in goals.judge({"ours": {"rows": rows}}) if row["goal"] == goal.title]
     assert judged
-    if goal.title == "float32 matmul":
+    if goal.title.startswith("float32 matmul"):
         assert len(judged) == 16, "four sizes in four layouts"
 
 
@@ -90,6 +90,9 @@ def test_the_best_peer_of_full_precision_counts(us: float, verdict: str) -> None
              row("matmul nt", shape, "torch", us=10.0)]  # fmt: skip
     found = verdicts([row("matmul nn", shape, us=us)], peers)
     assert found == [("float32 matmul", float(f"{100 / us:.4g}"), "torch", verdict)]
+    (found,) = verdicts([row("matmul nn", shape, "edfcore, high", us=50.0)], peers)
+    assert found == ("float32 matmul by tensor cores, as exact", 2.0, "torch", "met")
+    assert verdicts([row("matmul nn", shape, "edfcore, medium", us=10.0)], peers) == []
 
 
 def test_small_products_have_no_goal_and_missing_peers_no_verdict() -> None:
