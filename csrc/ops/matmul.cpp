@@ -124,7 +124,7 @@ std::int64_t scratch_product(std::span<const Spec> in, std::span<const Spec> out
   const std::int64_t at_once =
       added || columns == 0 ? depth : matmul_depth_at_once(depth, rows, columns, right);
   const std::int64_t bytes = at_once * size;
-  const std::int64_t copied = right ? matmul_columns_at_once(columns, rows, left && !attrs.trans_a, bytes)
+  const std::int64_t copied = right ? matmul_columns_at_once(columns, rows, left, attrs.trans_a, bytes)
                               : columns % 64 != 0 ? 64
                                                   : 0;
   const std::int64_t on_right = (copied + 63) / 64 * 64;

@@ -52,17 +52,18 @@ inline constexpr std::int64_t matmul_unpacked_far =
 }
 
 // What is copied at once: rows of the left operand, more of them where a large right one goes by each time,
-// and columns of the right one, all where the left one would be transposed anew for each part. Tiles of all
-// instruction sets divide these. `bytes`: of one row, or one column, of a part.
+// and columns of the right one, all where the left one would be transposed, or copied very often, anew for
+// each part. Tiles of all instruction sets divide these. `bytes`: of one row, or one column, of a part.
 [[maybe_unused]] static constexpr std::int64_t matmul_rows_at_once(std::int64_t columns, std::int64_t bytes) {
   const std::int64_t right = columns * bytes, least = 1 << 18, most = 3 << 18;
   return matmul_whole_tiles(right < least ? least : right > most ? most : right, bytes, 60);
 }
 [[maybe_unused]] static constexpr std::int64_t matmul_columns_at_once(std::int64_t columns, std::int64_t rows,
-                                                                      bool transposes_left,
+                                                                      bool packs_left, bool trans_a,
                                                                       std::int64_t bytes) {
-  if (transposes_left && rows > matmul_rows_at_once(columns, bytes)) return columns;
   const std::int64_t most = matmul_whole_tiles(1 << 20, bytes, 64);
+  const bool anew = packs_left && rows > matmul_rows_at_once(columns, bytes);
+  if (anew && (!trans_a || columns > 4 * most)) return columns;
   return columns < most ? columns : most;
 }
 

@@ -97,7 +97,7 @@ struct Product {
   std::int64_t panels_at_once() const {
     if (!packs_all_right()) return panels();
     const std::int64_t bytes = depth_at_once() * static_cast<std::int64_t>(sizeof(T));
-    return ceil_div(matmul_columns_at_once(columns, rows, packs_left() && !trans_a, bytes), panel_width<T>);
+    return ceil_div(matmul_columns_at_once(columns, rows, packs_left(), trans_a, bytes), panel_width<T>);
   }
   std::int64_t strips_at_once() const {
     if (!packs_left()) return strips();
@@ -273,18 +273,25 @@ void pack_side_by_side(const Product<T>& p, std::int64_t p0, std::int64_t p1) {
   }
 }
 
+// Strips [s0, s1) of a left operand that is transposed, row by row of what lies in memory.
+template <class T>
+void pack_strips_side_by_side(const Product<T>& p, std::int64_t s0, std::int64_t s1) {
+  const std::int64_t whole = p.height(s1 - 1) < tile_rows ? s1 - 1 : s1, rest = p.height(s1 - 1);
+  T* const to = p.left_strip(s0);
+  for (std::int64_t k = 0; k < p.depth; ++k) {
+    const T* from = p.a + k * p.rows + s0 * tile_rows;
+    T* strip = to + k * tile_rows;
+    for (std::int64_t s = s0; s < whole; ++s, from += tile_rows, strip += tile_rows * p.depth)
+      __builtin_memcpy(strip, from, tile_rows * sizeof(T));
+    if (whole < s1) __builtin_memcpy(strip, from, static_cast<size_t>(rest) * sizeof(T));
+  }
+}
+
 template <class T>
 void pack_left(const Product<T>& p, std::int64_t strip) {
   const std::int64_t height = p.height(strip), first = strip * tile_rows;
-  const std::int64_t step = p.trans_a ? p.rows : 1;
-  const T* from = p.a + first * (p.trans_a ? 1 : p.whole);
+  const T* from = p.a + first * p.whole;
   T* to = p.left_strip(strip);
-  if (p.trans_a) {
-    for (std::int64_t k = 0; k < p.depth; ++k)
-      for (std::int64_t r = 0; r < height; r += lanes<T>)
-        store_first(to + k * tile_rows + r, load_first(from + k * step + r, height - r), height - r);
-    return;
-  }
   constexpr std::int64_t n = lanes<T>;
   for (std::int64_t r = 0; r < height; r += n)
     for (std::int64_t k = 0; k < p.depth; k += n) {
@@ -315,11 +322,16 @@ void pack_panels(const Product<T>& p) {
 
 template <class T>
 void pack_strips(const Product<T>& p) {
-  if (p.packs_left())
-    parallel_ranges(p.strip1 - p.strip0, pack_work / (p.depth * tile_rows + 1),
-                    [&](std::int64_t begin, std::int64_t end) {
-                      for (std::int64_t strip = begin; strip < end; ++strip) pack_left(p, p.strip0 + strip);
-                    });
+  if (!p.packs_left()) return;
+  const std::int64_t work = pack_work / (p.depth * tile_rows + 1);
+  if (p.trans_a)
+    parallel_ranges(p.strip1 - p.strip0, work > 16 ? work : 16, [&](std::int64_t begin, std::int64_t end) {
+      pack_strips_side_by_side(p, p.strip0 + begin, p.strip0 + end);
+    });
+  else
+    parallel_ranges(p.strip1 - p.strip0, work, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t strip = begin; strip < end; ++strip) pack_left(p, p.strip0 + strip);
+    });
 }
 
 template <class T>

@@ -1,4 +1,4 @@
-"""Products of few rows and a right operand beyond nearby caches: every number of rows, and what follows a product."""
+"""Products by how operands are copied: few rows and a right operand beyond nearby caches, and what follows them."""
 
 from __future__ import annotations
 
@@ -110,6 +110,25 @@ def test_what_follows_a_product(rows: int, size: tuple[int, int]) -> None:
         edf.Forward()
         exact = np.maximum((x + step).astype(float) @ w + bias, 0).sum(axis=1)
         np.testing.assert_allclose(out.value, exact, rtol=1e-4)
+
+
+@pytest.mark.parametrize("trans_b", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns"), [(403, 1029, 1301), (199, 1024, 1152), (13, 700, 2900)]
+)
+def test_a_transposed_left_operand(rows: int, depth: int, columns: int, trans_b: bool) -> None:
+    """That meets many columns: copied once or for each part of them."""
+    a, b = operands(rows, depth, columns, "float32")
+    left, right = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T) if trans_b else b
+    before, found = edf.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            edf.set_num_threads(threads)
+            found.append(ops.matmul(left, right, True, trans_b).numpy())
+    finally:
+        edf.set_num_threads(before)
+    assert_product(found[0], a, b)
+    np.testing.assert_array_equal(found[1], found[0])
 
 
 def test_every_instruction_set(other_isa: dict[str, str]) -> None:
