@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,6 +15,12 @@ from references import Array
 
 ROWS = [1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 17, 24, 25]
 SIZES = [(521, 601), (1031, 1123), (7, 200_003), (2051, 700)]  # float32: 1.3 to 5.7 MB; shallow, deep
+
+
+@pytest.fixture(autouse=True)
+def keeps() -> Iterator[None]:
+    yield
+    edf.keep("looked")
 
 
 def operands(rows: int, depth: int, columns: int, dtype: str) -> tuple[Array, Array]:
