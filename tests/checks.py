@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,23 @@ from edfcore import _core, _edf, ops
 from references import Array
 
 STEP = 1e-5  # of central differences in float64
+
+
+def assert_passes(file: str, environment: dict[str, str]) -> None:
+    """Run the tests of a file again, but for those by instruction set, in a process of this environment."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        file,
+        "-k",
+        "not instruction_set",
+    ]
+    child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert child.returncode == 0, child.stdout
 
 
 @dataclass

@@ -117,6 +117,7 @@ def reset() -> None:
     edf.set_device("cpu")
     edf.reproducible(False)
     edf.set_float32_matmul("exact")
+    edf.keep("looked")
     _core.set_grad_enabled(True)
 
 

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
 import edfcore as edf
+from checks import assert_passes
 from edfcore import ops
 from references import Array
 
 ROWS = [1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 17, 24, 25]
 SIZES = [(521, 601), (1031, 1123), (7, 200_003), (2051, 700)]  # float32: 1.3 to 5.7 MB; shallow, deep
-
-
-@pytest.fixture(autouse=True)
-def keeps() -> Iterator[None]:
-    yield
-    edf.keep("looked")
 
 
 def operands(rows: int, depth: int, columns: int, dtype: str) -> tuple[Array, Array]:
@@ -64,14 +55,11 @@ def test_float64(rows: int) -> None:
 )
 def test_any_number_of_threads(depth: int, columns: int, dtype: str, rows: int) -> None:
     a, b = operands(rows, depth, columns, dtype)
-    before, found = edf.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            edf.set_num_threads(threads)
-            found.append(ops.matmul(a, b).numpy())
-            assert_product(found[-1], a, b)
-    finally:
-        edf.set_num_threads(before)
+    found = []
+    for threads in (1, 2, 3):
+        edf.set_num_threads(threads)
+        found.append(ops.matmul(a, b).numpy())
+        assert_product(found[-1], a, b)
     np.testing.assert_array_equal(found[1], found[0])
     np.testing.assert_array_equal(found[2], found[0])
     # A row's elements are the same chains whatever rows there are beside it.
@@ -127,29 +115,14 @@ def test_a_transposed_left_operand(rows: int, depth: int, columns: int, trans_b:
     """That meets many columns: copied once or for each part of them."""
     a, b = operands(rows, depth, columns, "float32")
     left, right = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T) if trans_b else b
-    before, found = edf.get_num_threads(), []
-    try:
-        for threads in (1, 2):
-            edf.set_num_threads(threads)
-            found.append(ops.matmul(left, right, True, trans_b).numpy())
-    finally:
-        edf.set_num_threads(before)
+    found = []
+    for threads in (1, 2):
+        edf.set_num_threads(threads)
+        found.append(ops.matmul(left, right, True, trans_b).numpy())
     assert_product(found[0], a, b)
     np.testing.assert_array_equal(found[1], found[0])
 
 
 def test_every_instruction_set(other_isa: dict[str, str]) -> None:
     """The tests above, in a process that is told which kernels to use."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        __file__,
-        "-k",
-        "not instruction_set",
-    ]
-    child = subprocess.run(command, env=other_isa, capture_output=True, text=True, timeout=300, check=False)
-    assert child.returncode == 0, child.stdout
+    assert_passes(__file__, other_isa)

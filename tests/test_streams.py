@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 
 import edfcore as edf
+from checks import assert_passes
 from edfcore import ops
 from references import Array
 
@@ -52,13 +51,9 @@ def test_one_operand(
     threads: int,
     long: Array,
 ) -> None:
-    before = edf.get_num_threads()
     edf.set_num_threads(threads)
-    try:
-        for x in (long[:N], long[1:]):  # an operand that begins between two lines, too
-            np.testing.assert_array_equal(ours(edf.Tensor(x)).numpy(), reference(x))
-    finally:
-        edf.set_num_threads(before)
+    for x in (long[:N], long[1:]):  # an operand that begins between two lines, too
+        np.testing.assert_array_equal(ours(edf.Tensor(x)).numpy(), reference(x))
 
 
 def test_two_operands(plane: Array) -> None:
@@ -80,19 +75,7 @@ def test_gradient(long: Array) -> None:
 
 def test_every_instruction_set(other_isa: dict[str, str]) -> None:
     """The tests above, in a process that is told which kernels to use."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        __file__,
-        "-k",
-        "not instruction_set",
-    ]
-    child = subprocess.run(command, env=other_isa, capture_output=True, text=True, timeout=300, check=False)
-    assert child.returncode == 0, child.stdout
+    assert_passes(__file__, other_isa)
 
 
 @pytest.mark.parametrize("cut", [7, 130, 2048])

@@ -19,10 +19,12 @@ inline constexpr std::int64_t matmul_unpacked = 96;
 inline constexpr std::int64_t matmul_unpacked_far =
     24;  // of a right operand that is larger than caches nearby
 
+inline constexpr std::int64_t matmul_near = 1 << 20;  // bytes of the largest that nearby caches hold
+
 // Of a right operand of `bytes` bytes.
 [[maybe_unused]] static constexpr bool matmul_packs_right(std::int64_t rows, bool trans_b,
                                                           std::int64_t bytes) {
-  return trans_b || rows > (bytes > 1 << 20 ? matmul_unpacked_far : matmul_unpacked);
+  return trans_b || rows > (bytes > matmul_near ? matmul_unpacked_far : matmul_unpacked);
 }
 
 // Rows of the left operand that lie a multiple of a large power of two apart compete for the same cache

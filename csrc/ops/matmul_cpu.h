@@ -26,10 +26,10 @@ constexpr std::int64_t block_strips = 4;
 constexpr std::int64_t chunk_work = 1 << 18;  // multiply-adds in a chunk, at least
 constexpr std::int64_t pack_work = 1 << 13;   // elements that a chunk copies, about
 
-constexpr std::int64_t few = masks ? 7 : 6;   // rows: then tiles are wider
-constexpr std::int64_t near_bytes = 1 << 20;  // a larger right operand comes from far away
-constexpr std::int64_t rows_ahead = 16;       // of it are fetched: hardware does not foresee pieces of rows
-constexpr std::int64_t rows_at_once = 8;      // of it, from end to end: those it does
+constexpr std::int64_t few = masks ? 7 : 6;  // rows: then tiles are wider
+constexpr std::int64_t rows_ahead =
+    16;  // of a far right operand are fetched: hardware does not foresee pieces of rows
+constexpr std::int64_t rows_at_once = 8;  // of it, from end to end: those it does
 
 template <class T>
 constexpr std::int64_t panel_width = tile_vectors * lanes<T>;
@@ -70,11 +70,11 @@ struct Product {
   // Then the result takes longer to write than to compute, and is written row by row.
   bool shallow() const { return whole <= 16 && rows > few && rows * columns > 1 << 18; }
   std::int64_t right_bytes() const { return whole * columns * static_cast<std::int64_t>(sizeof(T)); }
-  bool far() const { return right_bytes() > near_bytes; }
+  bool far() const { return right_bytes() > matmul_near; }
   // Then the result waits in nearby caches while rows of the right operand go by, some at once: fewer rows of
   // the result are bound by memory at sizes where more are not yet.
   bool streams() const {
-    return wide() && !plus && rows <= 8 && right_bytes() > (rows == 1 ? near_bytes : 4 * near_bytes);
+    return wide() && !plus && rows <= 8 && right_bytes() > (rows == 1 ? matmul_near : 4 * matmul_near);
   }
   // Then tiles are wider, and the right operand is read in longer pieces: several times where there are more
   // rows, which only pays if it comes from far away.
