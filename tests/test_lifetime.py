@@ -150,7 +150,9 @@ def test_a_chain_of_200_000_nodes_runs_and_is_freed(reverse: bool) -> None:
     assert last() is node
     del node, p  # the whole chain goes here, from its last node on
     assert last() is None
-    assert settled() == start
+    nodes, size = settled()
+    assert nodes == start[0]
+    assert size <= start[1]  # less, where plans of other tests went, with the constants that they hold
 
 
 # Exceptions

@@ -20,6 +20,14 @@ bool is_elementwise(const Trace& trace, const TraceStep& step) {
   return true;
 }
 
+// Whether a product on a GPU may end with a step that reads it first.
+bool may_end(const Trace& trace, const TraceStep& step) {
+  if (step.op->ending == Ending{}) return false;
+  if (step.op->most_columns == 0) return is_elementwise(trace, step);
+  const std::int64_t columns = spec_of(trace, step.in[0]).shape[-1];
+  return 0 < columns && columns <= step.op->most_columns;
+}
+
 // Whether a step reads an output of which the head of a group does not tell which parts are complete.
 bool reads_at_the_end(const TraceStep& step, const TraceStep& head) {
   return std::any_of(head.out.begin() + 1, head.out.end(), [&](std::int32_t value) {
@@ -286,8 +294,8 @@ void adjoin(Trace& trace) {
     after[s] = s;
     if (step.op->flags & (on_cpu ? op_finishes : op_ends)) {
       headed_by[static_cast<std::size_t>(step.out[0])] = s;
-    } else if (is_elementwise(trace, step) && !(step.op->flags & op_mutates) &&
-               (on_cpu || step.op->ending != Ending{})) {
+    } else if (on_cpu ? is_elementwise(trace, step) && !(step.op->flags & op_mutates)
+                      : may_end(trace, step)) {
       std::size_t latest = 0;
       for (const std::int32_t value : step.in)
         latest = std::max(latest, defined[static_cast<std::size_t>(value)]);
@@ -329,9 +337,9 @@ std::vector<Group> fuse(const Trace& trace, bool whole) {
       while (group.last < count && fits(trace.steps[static_cast<std::size_t>(group.last)])) ++group.last;
     const auto ends = [&](const TraceStep& next) {
       const auto reads_it = [&](std::size_t i) { return next.op->reads(i) && next.in[i] == first.out[0]; };
-      return (first.op->flags & op_ends) && next.op->ending != Ending{} && is_elementwise(trace, next) &&
-             (whole || next.phase == first.phase) && !is_half(spec_of(trace, first.out[0]).dtype) &&
-             reads_it(0) && !(next.in.size() > 1 && reads_it(1)) && !(next.in.size() > 2 && reads_it(2));
+      return (first.op->flags & op_ends) && may_end(trace, next) && (whole || next.phase == first.phase) &&
+             !is_half(spec_of(trace, first.out[0]).dtype) && reads_it(0) &&
+             !(next.in.size() > 1 && reads_it(1)) && !(next.in.size() > 2 && reads_it(2));
     };
     if (!on_cpu && group.last < count && ends(trace.steps[static_cast<std::size_t>(group.last)])) {
       ++group.last;

@@ -47,7 +47,9 @@ std::string where(const Plan& plan, const Place& place) {
     case Place::slot:
       break;
   }
-  const Role role = plan.trace.slots[static_cast<std::size_t>(place.offset)].role;
+  const Slot& slot = plan.trace.slots[static_cast<std::size_t>(place.offset)];
+  if (slot.constant) return "constant";
+  const Role role = slot.role;
   return role == Role::computed ? "kept" : role == Role::parameter ? "parameter" : "leaf";
 }
 
@@ -98,6 +100,7 @@ Plan compile(Trace trace, const CompileOptions& options) {
   const bool whole = options.stops == Stops::nowhere, updates_mix = options.stops != Stops::phases;
   drop_unread(trace);
   drop_copies(trace, whole);
+  fold(trace);
   prune(trace);
   if (whole) join(trace);
   share(trace, whole);

@@ -71,6 +71,10 @@ void drop_unread(Trace& trace);
 // not where somebody may write it between phases.
 void drop_copies(Trace& trace, bool whole = true);
 
+// Leaves out the steps that make of known numbers others that can be known before anything runs: the plan
+// holds them, or fills them in where they are many.
+void fold(Trace& trace);
+
 // Leaves out the steps whose outputs nobody sees, but for those of the forward pass that find errors
 // in the data.
 void prune(Trace& trace);

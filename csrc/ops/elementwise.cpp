@@ -127,7 +127,7 @@ const Op scale = {.name = "scale",
                   .cuda = EDF_CUDA_KERNEL(scale_kernel),
                   .vjp = vjp_scale,
                   .inplace = 0,
-                  .flags = op_elementwise | op_half_on_cuda};
+                  .flags = op_elementwise | op_half_on_cuda | op_uniform};
 
 #define EDF_DEFINE_KINKED(op)                                      \
   const Op op = {.name = #op,                                      \
@@ -155,7 +155,7 @@ const Op fill_like = {.name = "fill_like",
                       .infer = infer_fill_like,
                       .cpu = EDF_CPU_KERNEL(fill_like_kernel),
                       .cuda = EDF_CUDA_KERNEL(fill_like_kernel),
-                      .flags = op_elementwise | op_internal | op_no_grad,
+                      .flags = op_elementwise | op_internal | op_no_grad | op_uniform,
                       .unread = 1};
 
 }  // namespace ops

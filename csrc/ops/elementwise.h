@@ -27,7 +27,11 @@ enum class Ending : int32_t {
 #define EDF_ENDING(name, functor, reads) name, name##_grad,
   EDF_ENDINGS(EDF_ENDING)
 #undef EDF_ENDING
+      log_loss_scores,  // of short rows
+  log_loss_scores_both,
 };
+
+inline constexpr int ending_columns = 16;  // most columns of a product that ends with a loss
 
 }  // namespace edfcore
 

@@ -1,5 +1,6 @@
 // Records of the log loss, of probabilities and of scores, for labels and for distributions over them. That
 // of a softmax's output runs as that of its scores.
+#include "ops/elementwise.h"
 #include "ops/record.h"
 
 namespace edfcore {
@@ -201,7 +202,9 @@ const Op log_loss_scores = {.name = "log_loss_scores",
                             .joins = &of_scores,
                             .flags = op_checks,
                             .autocast = Autocast::wide,
-                            .indices = 2};
+                            .indices = 2,
+                            .ending = Ending::log_loss_scores,
+                            .most_columns = ending_columns};
 
 const Op log_loss_scores_grad = {.name = "log_loss_scores_grad",
                                  .arity = 3,
@@ -219,7 +222,9 @@ const Op log_loss_scores_both = {.name = "log_loss_scores_both",
                                  .cpu = EDF_CPU_KERNEL(log_loss_scores_both_kernel),
                                  .cuda = EDF_CUDA_KERNEL(log_loss_scores_both_kernel),
                                  .flags = op_internal | op_checks | op_no_grad,
-                                 .outputs = 2};
+                                 .outputs = 2,
+                                 .ending = Ending::log_loss_scores_both,
+                                 .most_columns = ending_columns};
 
 const Op log_loss_soft = {.name = "log_loss_soft",
                           .arity = 2,

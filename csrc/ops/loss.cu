@@ -1,6 +1,6 @@
 // The log loss on a CUDA device, of probabilities and of scores. The loss of a row whose label is out of
 // range is 0, and the label is reported.
-#include "ops/rows_cuda.h"
+#include "ops/loss_cuda.h"
 
 namespace edfcore::cuda {
 
@@ -15,20 +15,6 @@ __global__ void __launch_bounds__(block_threads)
   const Checked y = checked(labels, row, cols, reporter);
   loss[row] = y.ok ? -log_(p[row * cols + y.value]) : T(0);
 }
-
-// Labels of any dtype: read once for a row, they are not worth a kernel each.
-struct Labels {
-  const void* data;
-  DType dtype;
-
-  __device__ std::int64_t operator[](std::int64_t row) const {
-    if (dtype == DType::i64) return static_cast<const std::int64_t*>(data)[row];
-    if (dtype == DType::u8) return static_cast<const std::uint8_t*>(data)[row];
-    return static_cast<const std::int32_t*>(data)[row];
-  }
-};
-
-Labels labels_of(const View& view) { return {view.data, view.dtype}; }
 
 // The loss of scores, and their gradient from that of the loss; `out` may be `s` itself.
 template <class Shape, bool Loss, bool Grad, class T>
@@ -51,8 +37,8 @@ __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
     m = max_sum<Shape, Grad>(kept, s, p);
     const T by = T(1) / m.sum;
     if constexpr (Grad)
-      store_row<Shape, Shape::n>(
-          out, p, 0, [&](int i) { return (i == at_label ? kept[i] * by - T(1) : kept[i] * by) * scale; });
+      store_row<Shape, Shape::n>(out, p, 0,
+                                 [&](int i) { return slope_of(kept[i] * by, i == at_label, scale); });
   } else if constexpr (Grad) {
     constexpr int packs = span_packs<1>, n = packs * Shape::v;
     const Kept<Shape, T> kept(rows, p, 0);
@@ -62,14 +48,13 @@ __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
       T span[n];
       kept.get(span, s, p, q, T(0));
       store_row<Shape, n>(out, p, q, [&](int i) {
-        const T probability = exp_(span[i] - m.max) * by;
-        return (q * Shape::v + i == at_label ? probability - T(1) : probability) * scale;
+        return slope_of(exp_(span[i] - m.max) * by, q * Shape::v + i == at_label, scale);
       });
     }
   } else {
     m = max_sum_online(s, p, [](auto&, std::int64_t) {});
   }
-  if (Loss && first) loss[p.row] = ok ? (m.max - score) + log_(m.sum) : T(0);
+  if (Loss && first) loss[p.row] = ok ? loss_of(m, score) : T(0);
 }
 
 // Of a row: the sum of exponentials, that of the weights, and that of weights by terms.

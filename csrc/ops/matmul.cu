@@ -167,10 +167,15 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
         for (int j = 0; j < Tile::TN; ++j)
           if (const std::int64_t col = column(j); col >= 0) acc[0][j] += plus[row * p.plus_step + col];
       }
-      finish(p.end, p.c, acc[0], [&](int j) {
-        const std::int64_t col = column(j);
-        return col < 0 ? col : (nth * p.m + row) * p.n + col;
-      });
+      if constexpr (Tile::N == ending_columns)
+        if (p.end.of_rows())
+          finish_row(p.end, p.c, acc[0], nth * p.m + row, row < p.m, thread_n * row_pack,
+                     static_cast<int>(p.n));
+      if (Tile::N != ending_columns || !p.end.of_rows())
+        finish(p.end, p.c, acc[0], [&](int j) {
+          const std::int64_t col = column(j);
+          return col < 0 ? col : (nth * p.m + row) * p.n + col;
+        });
       EDF_UNROLL
       for (int next = 1; next < Tile::TM; ++next) {
         EDF_UNROLL
@@ -207,9 +212,29 @@ __global__ void __launch_bounds__(block_threads) sum_splits(Problem<T> p, std::i
   p.c[i] = x[0];
 }
 
+// The same, where rows end with a loss.
+template <class T>
+__global__ void __launch_bounds__(block_threads) sum_split_rows(Problem<T> p, std::int64_t size, int splits) {
+  const std::int64_t row = thread_number() / row_lanes;
+  const int first = static_cast<int>(threadIdx.x) % row_lanes * row_pack, cols = static_cast<int>(p.n);
+  const bool live = row * cols < size;
+  T x[row_pack];
+  EDF_UNROLL
+  for (int j = 0; j < row_pack; ++j) {
+    x[j] = T(0);
+    if (!live || first + j >= cols) continue;
+    const std::int64_t i = row * cols + first + j;
+    x[j] = p.parts[i];
+    for (int s = 1; s < splits; ++s) x[j] += p.parts[s * size + i];
+    if (p.plus != nullptr) x[j] += p.plus[p.plus_step == 0 ? first + j : i];
+  }
+  finish_row(p.end, p.c, x, row, live, first, cols);
+}
+
 using Large = Tiling<128, 128, 8, 8, 8, 2>;
 using Medium = Tiling<64, 64, 16, 4, 4, 1>;
-using Tall = Tiling<128, 16, 16, 4, 2, 1>;  // few columns: classes, heads
+using Tall = Tiling<128, ending_columns, 16, 4, row_pack, 1>;  // few columns: classes, heads
+static_assert(Tall::threads_n == row_lanes);
 using Flat = Tiling<16, 128, 16, 2, 4, 1>;  // few rows: small batches
 
 template <class T, class Body>
@@ -245,7 +270,7 @@ void launch_tiles(const Launch& l, Problem<T> p, bool trans_a, bool trans_b, std
 template <class T>
 void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const T* plus, bool whole,
              const End<T>& end = {}) {
-  const View &a = in[0], &b = in[1], &c = result_of(l);
+  const View &a = in[0], &b = in[1], &c = l.out[0];  // of which only the shape may be there
   if (c.size == 0) return;
   Problem<T> p{};
   p.m = c.dims[c.rank - 2];
@@ -263,7 +288,8 @@ void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const 
   constexpr std::int64_t pack = sizeof(T) == 2 ? 8 : 4;
   p.wide_a = aligned(a.data, 16) && a.dims[a.rank - 1] % pack == 0;
   p.wide_b = aligned(b.data, 16) && b.dims[b.rank - 1] % pack == 0;
-  p.pairs = p.n % 2 == 0 && aligned(c.data, 2 * sizeof(T)) && aligned(plus, 2 * sizeof(T));
+  p.c = result_of<T>(l);
+  p.pairs = p.n % 2 == 0 && aligned(p.c, 2 * sizeof(T)) && aligned(plus, 2 * sizeof(T));
   // k is split where scratch for the parts was asked for.
   using Part = std::remove_pointer_t<decltype(p.parts)>;
   const Float32Matmul how = float32_matmul();
@@ -271,7 +297,6 @@ void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const 
   const MatmulKernel kernel = choose_matmul(sizeof(T), wanted && has_tensor_cores(), p.m, p.n, p.k, p.batch);
   const bool whole_k = l.scratch == nullptr || kernel == MatmulKernel::simple;
   const std::int64_t splits = whole_k ? 1 : matmul_splits(p.m, p.n, p.k, p.batch);
-  p.c = pointer<T>(c);
   p.parts = splits > 1 ? static_cast<Part*>(l.scratch) : nullptr;
   p.plus = plus;
   p.plus_step = whole ? p.n : 0;
@@ -284,9 +309,13 @@ void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const 
     if (kernel == MatmulKernel::simt)
       visit_tiling<T>(p.m, p.n, p.batch,
                       [&](auto tile) { launch_tiles<decltype(tile)>(l, p, trans_a, trans_b, splits); });
-  if (splits > 1)
-    launch(sum_splits<T>, blocks_for(c.size, block_threads), block_threads, 0, l.stream, p, c.size,
-           static_cast<int>(splits));
+  if (splits == 1) return;
+  if constexpr (sizeof(T) > 2)
+    if (end.of_rows())
+      return launch(sum_split_rows<T>, blocks_for(c.size / p.n, block_threads / row_lanes), block_threads, 0,
+                    l.stream, p, c.size, static_cast<int>(splits));
+  launch(sum_splits<T>, blocks_for(c.size, block_threads), block_threads, 0, l.stream, p, c.size,
+         static_cast<int>(splits));
 }
 
 // The types whose matrices are multiplied; sums of products and updates by them run widened on the half ones.

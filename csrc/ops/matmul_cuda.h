@@ -22,6 +22,7 @@ struct Problem {
   bool wide_a, wide_b;                 // rows can be read 16 bytes at a time
   bool pairs;                          // two neighbours of the result, and of plus, are accessed as one
   std::int64_t batch, step_a, step_b;  // from one product's operands to the next's; 0 for one they share
+  std::int64_t first_of_batch;         // which product the first block along z makes
   End<T> end;
 };
 
@@ -38,7 +39,7 @@ struct BlockPlace {
     n0 = at.remainder * Tile::N;
     k_begin = static_cast<std::int64_t>(blockIdx.y) * p.k_per_split;
     k_end = k_begin + p.k_per_split < p.k ? k_begin + p.k_per_split : p.k;
-    nth = static_cast<std::int64_t>(blockIdx.z);
+    nth = p.first_of_batch + static_cast<std::int64_t>(blockIdx.z);
   }
 };
 
@@ -108,14 +109,9 @@ void tensor_product(const Launch& l, const Problem<Float16>& p, bool trans_a, bo
 template <class T, class Run>
 void for_batches(Problem<T> p, const Run& run) {
   constexpr std::int64_t most = 65535;
-  for (std::int64_t left = p.batch; left > 0; left -= most) {
+  for (p.first_of_batch = 0; p.first_of_batch < p.batch; p.first_of_batch += most) {
+    const std::int64_t left = p.batch - p.first_of_batch;
     run(p, static_cast<unsigned>(left < most ? left : most));
-    p.a += most * p.step_a;
-    p.b += most * p.step_b;
-    p.c += most * p.m * p.n;  // more than that many are not split
-    if (p.plus != nullptr) p.plus += most * p.m * p.plus_step;
-    if (p.end.operand != nullptr) p.end.operand += most * p.m * p.n;
-    if (p.end.kept != nullptr) p.end.kept += most * p.m * p.n;
   }
 }
 

@@ -2,7 +2,7 @@
 // its kernels apply them, to float32 and float64; elements of half types are stored as they are.
 #pragma once
 
-#include "ops/kernel_cuda.h"
+#include "ops/loss_cuda.h"
 
 #include "ops/update.h"  // after exp_
 
@@ -17,6 +17,13 @@ struct End {
   T rate;
   const double* numbers;  // as in Launch
   const Status* status;
+  // Of a loss of the rows of the product:
+  const T* slopes;  // for each row, or null where no gradient is asked for
+  T* loss;          // for each row, or null
+  Labels labels;
+  Reporter reporter;
+
+  __device__ bool of_rows() const { return kind >= Ending::log_loss_scores; }
 
   // As in all updates, a step in which a kernel met bad data moves nothing.
   __device__ bool holds() const { return kind == Ending::descent && status->code != Status::ok; }
@@ -39,18 +46,28 @@ struct End {
   }
 };
 
-// Where the result of a launch goes: its own, or that of the step that ends it.
-inline const View& result_of(const Launch& l) { return l.next == nullptr ? l.out[0] : l.next->out[0]; }
+// Where the result of a launch goes: to its own output, or to that of the step that ends it; null if nowhere.
+template <class T>
+T* result_of(const Launch& l) {
+  if (l.ending == Ending::log_loss_scores) return nullptr;
+  return pointer<T>(l.next == nullptr ? l.out[0] : l.next->out[0]);
+}
 
 // The descent of a parameter, which is the result.
 template <class T>
 End<T> descent(const Launch& l) {
-  return {Ending::descent, pointer<const T>(l.out[0]), nullptr, static_cast<T>(l.attrs->scalar), l.numbers,
-          l.status};
+  End<T> end{};
+  end.kind = Ending::descent;
+  end.operand = pointer<const T>(l.out[0]);
+  end.rate = static_cast<T>(l.attrs->scalar);
+  end.numbers = l.numbers;
+  end.status = l.status;
+  return end;
 }
 
-// The step that follows a product, if any: an activation, or the gradient of one along the product, of whose
-// inputs (g, x, y) it reads one beside g.
+// The step that follows a product, if any: an activation; the gradient of one along the product, of whose
+// inputs (g, x, y) it reads one beside g; or the loss of scores (s, labels), or (s, labels, g) with the
+// gradient.
 template <class T>
 End<T> following(const Launch& l) {
   End<T> end{};
@@ -65,6 +82,14 @@ End<T> following(const Launch& l) {
     break;
     EDF_ENDINGS(EDF_ENDING)
 #undef EDF_ENDING
+    case Ending::log_loss_scores_both:
+      end.slopes = pointer<const T>(l.next->in[2]);
+      [[fallthrough]];
+    case Ending::log_loss_scores:
+      end.loss = pointer<T>(l.next->out[l.next->n_out - 1]);
+      end.labels = labels_of(l.next->in[1]);
+      end.reporter = reporter(*l.next, 1);
+      break;
     default:
       break;
   }
@@ -96,6 +121,37 @@ __device__ void finish(const End<T>& end, T* c, T (&x)[N], const At& at) {
   EDF_UNROLL
   for (int j = 0; j < N; ++j)
     if (const std::int64_t i = at(j); i >= 0) c[i] = x[j];
+}
+
+// How the rows of a product lie that ends with their loss: over neighbouring threads, a pack in each.
+inline constexpr int row_pack = 2, row_lanes = static_cast<int>(ending_columns) / row_pack;
+
+// The same where that is the loss of scores: of `row`, a thread has `x` at column `first`. All threads of a
+// warp come here; one without a row is not `live`.
+template <class T>
+__device__ void finish_row(const End<T>& end, T* c, const T (&x)[row_pack], std::int64_t row, bool live,
+                           int first, int cols) {
+  const std::int64_t label = live ? end.labels[row] : 0;
+  const bool ok = 0 <= label && label < cols;
+  T kept[row_pack], score = T(-INFINITY);
+  EDF_UNROLL
+  for (int j = 0; j < row_pack; ++j) {
+    kept[j] = first + j < cols ? x[j] : T(-INFINITY);
+    if (first + j == label) score = kept[j];
+    if (end.kept != nullptr && live && first + j < cols) end.kept[row * cols + first + j] = x[j];
+  }
+  score = combine<row_lanes>(score, LargerNumber{});  // if that is NaN, the sum is NaN, too
+  const MaxSum<T> m = max_sum_of<row_lanes, true>(kept);
+  if (!live) return;
+  if (end.slopes != nullptr) {
+    const T scale = end.slopes[row], by = T(1) / m.sum;
+    EDF_UNROLL
+    for (int j = 0; j < row_pack; ++j)
+      if (first + j < cols) c[row * cols + first + j] = slope_of(kept[j] * by, first + j == label, scale);
+  }
+  if (first > 0) return;
+  if (!ok) end.reporter.report(row, label, cols);
+  if (end.loss != nullptr) end.loss[row] = ok ? loss_of(m, score) : T(0);
 }
 
 }  // namespace edfcore::cuda

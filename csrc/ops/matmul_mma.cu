@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(block_threads) matmul_simple(Problem<T> p, boo
   if (i >= p.m * p.n) return;
   const Division at = divide(i, p.n);
   const std::int64_t row = at.quotient, col = at.remainder;
-  const auto nth = static_cast<std::int64_t>(blockIdx.z);
+  const std::int64_t nth = p.first_of_batch + static_cast<std::int64_t>(blockIdx.z);
   const T* a = p.a + nth * p.step_a + row * (trans_a ? 1 : p.k);
   const T* b = p.b + nth * p.step_b + col * (trans_b ? p.k : 1);
   Results<T>(p, 0, nth).put(row, col, plain_product(a, trans_a ? p.m : 1, b, trans_b ? 1 : p.n, p.k));

@@ -117,6 +117,8 @@ enum OpFlags : std::uint32_t {
   op_half_on_cuda = 1u << 13,  // the CUDA kernel alone does
   op_converts = 1u << 12,      // the output is input 0 in another dtype, or nothing is to be done
   op_ends = 1u << 14,          // the CUDA kernel does what Launch::next says, but not with half types
+  op_uniform =
+      1u << 15,  // of inputs that hold one floating number each it makes one number, the same everywhere
   op_producer = 1u << 5,  // some op fuses with it, so a node keeps its inputs even when no gradient is wanted
 };
 
@@ -150,7 +152,10 @@ struct Op {
   // Floating-point operations, for people who read plans; null: one for every element.
   std::int64_t (*flops)(std::span<const Spec> in, std::span<const Spec> out, const Attrs&) = nullptr;
   ManyKernel cuda_many = nullptr;  // does several of them in fewer launches than one each
-  Ending ending = {};  // of an elementwise op: what it is to a product that ends with it (Launch::next)
+  // What the op is to a product that ends with it (Launch::next): one of its elements, or one of its rows
+  // where these have no more columns than `most_columns`.
+  Ending ending = {};
+  std::int64_t most_columns = 0;
 
   bool reads(std::size_t input) const { return input >= 32 || !(unread >> input & 1u); }
   bool takes_index(std::size_t input) const { return input < 32 && (indices >> input & 1u); }

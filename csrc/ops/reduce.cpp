@@ -292,7 +292,7 @@ const Op broadcast_to = {.name = "broadcast_to",
                          .cpu = EDF_CPU_KERNEL(broadcast_to_kernel),
                          .cuda = EDF_CUDA_KERNEL(broadcast_to_kernel),
                          .vjp = vjp_broadcast_to,
-                         .flags = op_any_dtype};
+                         .flags = op_any_dtype | op_uniform};
 
 }  // namespace ops
 }  // namespace edfcore

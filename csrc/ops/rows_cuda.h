@@ -76,8 +76,8 @@ constexpr int row_blocks = (sizeof(T) == 4 ? 1024 : 512) / Shape::threads;
 
 struct Rows {
   std::int64_t rows, cols;
-  bool packed;  // the row's length is a multiple of V: a thread has packs of neighbours, else single columns
-  bool wide;    // and packs are moved by one instruction, since the memory is aligned
+  bool packed;  // a thread has packs of neighbours, else single columns
+  bool wide;    // and packs are moved by one instruction: they are whole, and the memory is aligned
   int kept;     // of a long row, how many packs of each thread find room in shared memory
 };
 
@@ -271,7 +271,8 @@ Rows rows_of(std::int64_t rows, const View& x, std::initializer_list<const void*
   Rows r{};
   r.rows = rows;
   r.cols = row_size_of(x);
-  r.packed = r.wide = r.cols % Shape::v == 0;
+  r.wide = r.cols % Shape::v == 0;
+  r.packed = r.wide || Shape::n == Shape::v;  // as the rows of a product lie that ends with their loss
   for (const void* each : data) r.wide = r.wide && aligned(each, sizeof(T) * Shape::v);
   return r;
 }
@@ -321,22 +322,28 @@ struct MergeMaxSum {
   }
 };
 
-// Of a row that is kept in registers: reads it and leaves in `kept` exp(x - max), or x - max.
+// Of a row that `Lanes` threads hold, N elements each: leaves in `x` exp(x - max), or x - max.
+template <int Lanes, bool Exp, int N, class T>
+__device__ MaxSum<T> max_sum_of(T (&x)[N]) {
+  T max = x[0];
+  EDF_UNROLL
+  for (int i = 1; i < N; ++i) max = larger_number(max, x[i]);
+  max = combine<Lanes>(max, LargerNumber{});
+  T sum[2] = {T(0), T(0)};
+  EDF_UNROLL
+  for (int i = 0; i < N; ++i) {
+    const T shifted = x[i] - max, e = exp_(shifted);
+    x[i] = Exp ? e : shifted;
+    sum[i % 2] += e;
+  }
+  return {max, combine<Lanes>(sum[0] + sum[1], Plus{})};
+}
+
+// The same of a row that is to be read into `kept` first.
 template <class Shape, bool Exp, class T>
 __device__ MaxSum<T> max_sum(T (&kept)[Shape::n], const T* x, const Part<Shape>& p) {
   load_row(kept, x, p, 0, T(-INFINITY));
-  T max = kept[0];
-  EDF_UNROLL
-  for (int i = 1; i < Shape::n; ++i) max = larger_number(max, kept[i]);
-  max = combine<Shape::lanes>(max, LargerNumber{});
-  T sum[2] = {T(0), T(0)};
-  EDF_UNROLL
-  for (int i = 0; i < Shape::n; ++i) {
-    const T shifted = kept[i] - max, e = exp_(shifted);
-    kept[i] = Exp ? e : shifted;
-    sum[i % 2] += e;
-  }
-  return {max, combine<Shape::lanes>(sum[0] + sum[1], Plus{})};
+  return max_sum_of<Shape::lanes, Exp>(kept);
 }
 
 // Of a long row, in one pass; `keep(span, q)` may store what was read.

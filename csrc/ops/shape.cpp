@@ -84,7 +84,7 @@ const Op reshape = {.name = "reshape",
                     .cpu = EDF_CPU_KERNEL(reshape_kernel),
                     .cuda = EDF_CUDA_KERNEL(reshape_kernel),
                     .vjp = vjp_reshape,
-                    .flags = op_any_dtype | op_view};
+                    .flags = op_any_dtype | op_view | op_uniform};
 
 const Op transpose = {.name = "transpose",
                       .arity = 1,
