@@ -23,12 +23,12 @@ namespace edfcore {
 
 enum class Ending : int32_t {
   none,
-  descent,  // of a parameter along the product
+  descent,               // of a parameter along the product
+  log_loss_scores,       // of its rows
+  log_loss_scores_both,  // with the gradient
 #define EDF_ENDING(name, functor, reads) name, name##_grad,
   EDF_ENDINGS(EDF_ENDING)
 #undef EDF_ENDING
-      log_loss_scores,  // of short rows
-  log_loss_scores_both,
 };
 
 inline constexpr int ending_columns = 16;  // most columns of a product that ends with a loss

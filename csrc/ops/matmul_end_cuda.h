@@ -23,7 +23,9 @@ struct End {
   Labels labels;
   Reporter reporter;
 
-  __device__ bool of_rows() const { return kind >= Ending::log_loss_scores; }
+  EDF_HD bool of_rows() const {
+    return kind == Ending::log_loss_scores || kind == Ending::log_loss_scores_both;
+  }
 
   // As in all updates, a step in which a kernel met bad data moves nothing.
   __device__ bool holds() const { return kind == Ending::descent && status->code != Status::ok; }
