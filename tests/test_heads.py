@@ -44,14 +44,13 @@ class Head:
         edf.DT = x.dtype
         edf.learning_rate = 0.1
         self.x, self.y = edf.Input(x), edf.Input(y)
-        self.w = edf.Parameter(w)
-        self.b = None if b is None else edf.Parameter(b)
-        product = edf.Matmul(self.x, self.w)
-        self.scores = product if self.b is None else edf.Add(product, self.b)
-        if self.b is not None and x.ndim == 2:
+        self.w: Any
+        if b is None:
+            self.w = edf.Parameter(w)
+            self.scores = edf.Matmul(self.x, self.w)
+        else:
             params = edf.AffineParams(*w.shape)
-            params.w.value, params.b.value = w, b
-            self.w, self.b = params.w, params.b
+            params.w.value, params.b.value, self.w = w, b, params.w
             self.scores = edf.Affine(params, self.x)
         self.loss = edf.LogLoss(edf.Softmax(self.scores), self.y)
 

@@ -56,7 +56,7 @@ struct Tail {
   void* context;
 };
 
-enum class Ending : std::int32_t;  // ops/elementwise.h; 0 is none
+enum class Formula : std::int32_t;  // ops/elementwise.h; 0 is none
 
 struct Launch {
   const View* in;
@@ -75,7 +75,7 @@ struct Launch {
   // Of a product on a GPU, where not null: the step that is done with each of its elements before that is
   // stored. Its first input is the product, which itself is stored only where it has memory.
   const Launch* next = nullptr;
-  Ending ending = {};                 // what that step does
+  Formula formula = {};               // what that step does; of a step of a chain, what it does itself
   std::int32_t step = -1;             // of a plan
   const std::int64_t* run = nullptr;  // device memory: which of several runs of it
 };
@@ -84,5 +84,15 @@ struct Launch {
 using Kernel = void (*)(const Launch&);
 // Several launches of one op at once. None of them touches what another one writes.
 using ManyKernel = void (*)(const Launch* launches, std::int64_t count);
+
+// Elementwise steps on a GPU, one after another, in one kernel. What only they hand on to each other has no
+// memory.
+struct Chain {
+  const Launch* steps;
+  std::int64_t count;
+  const std::int32_t* values;  // step by step, which value each input is, and which one the output
+};
+inline constexpr int most_chain_values = 16;
+using ChainKernel = void (*)(const Chain&);
 
 }  // namespace edfcore

@@ -295,7 +295,7 @@ std::span<const char* const> Runner::names_of(std::size_t begin, std::size_t end
 void Runner::run_group(const Group& group, std::span<const NodeRef> nodes) {
   const auto s = static_cast<std::size_t>(group.first);
   if (group.blocked)
-    run_blocked(group);
+    plan_.trace.device.type == DeviceType::cpu ? run_blocked(group) : run_chain(group);
   else if (group.joint)
     run_joint(group, nodes);
   else if (!steps_[s].kernel)
@@ -313,11 +313,22 @@ void Runner::run_ended(const Group& group, std::span<const NodeRef> nodes) {
   const auto s = static_cast<std::size_t>(group.first);
   Launch launch = steps_[s].launch;
   launch.next = &steps_[s + 1].launch;
-  launch.ending = plan_.trace.steps[s + 1].op->ending;
+  launch.formula = plan_.trace.steps[s + 1].op->formula;
   if (watch().on)
     run_watched(s + 1, steps_[s].kernel, launch, nodes);
   else
     steps_[s].kernel(launch);
+}
+
+void Runner::run_chain(const Group& group) {
+  const auto first = static_cast<std::size_t>(group.first), last = static_cast<std::size_t>(group.last);
+  std::vector<Launch> launches;
+  for (std::size_t s = first; s < last; ++s) {
+    launches.push_back(steps_[s].launch);
+    launches.back().formula = plan_.trace.steps[s].op->formula;
+  }
+  plan_.trace.steps[first].op->cuda_chain(
+      {launches.data(), group.last - group.first, value_of_view_.data() + steps_[first].first_view});
 }
 
 void Runner::run_joint(const Group& group, std::span<const NodeRef> nodes) {

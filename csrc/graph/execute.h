@@ -80,6 +80,7 @@ class Runner {
   void give_numbers(std::span<const Scalars> updates, std::int64_t runs);
   void run_blocked(const Group& group);
   void run_headed(const Group& group);
+  void run_chain(const Group& group);
   void run_ended(const Group& group, std::span<const NodeRef> nodes);
   struct Stretch;
   void run_watched(std::size_t s, std::span<const NodeRef> nodes) {

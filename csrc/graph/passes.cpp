@@ -1,4 +1,4 @@
-// Pruning, rewriting and grouping the steps of a trace.
+// Pruning and rewriting the steps of a trace.
 #include <algorithm>
 #include <map>
 #include <numeric>
@@ -8,9 +8,7 @@
 #include "graph/plan.h"
 
 namespace edfcore {
-namespace {
 
-// A step whose outputs and inputs are the same elements, one by one.
 bool is_elementwise(const Trace& trace, const TraceStep& step) {
   if (!(step.op->flags & op_elementwise)) return false;
   const Shape& shape = spec_of(trace, step.out[0]).shape;
@@ -19,23 +17,6 @@ bool is_elementwise(const Trace& trace, const TraceStep& step) {
       if (!(spec_of(trace, value).shape == shape)) return false;
   return true;
 }
-
-// Whether a product on a GPU may end with a step that reads it first.
-bool may_end(const Trace& trace, const TraceStep& step) {
-  if (step.op->ending == Ending{}) return false;
-  if (step.op->most_columns == 0) return is_elementwise(trace, step);
-  const std::int64_t columns = spec_of(trace, step.in[0]).shape[-1];
-  return 0 < columns && columns <= step.op->most_columns;
-}
-
-// Whether a step reads an output of which the head of a group does not tell which parts are complete.
-bool reads_at_the_end(const TraceStep& step, const TraceStep& head) {
-  return std::any_of(head.out.begin() + 1, head.out.end(), [&](std::int32_t value) {
-    return std::count(step.in.begin(), step.in.end(), value) > 0;
-  });
-}
-
-}  // namespace
 
 void drop_unread(Trace& trace) {
   for (TraceStep& step : trace.steps) {
@@ -281,84 +262,6 @@ void share(Trace& trace, bool whole) {
     steps.push_back(std::move(step));
   }
   trace.steps = std::move(steps);
-}
-
-void adjoin(Trace& trace) {
-  const bool on_cpu = trace.device.type == DeviceType::cpu;
-  constexpr std::size_t nowhere = SIZE_MAX;
-  const std::size_t n = trace.steps.size();
-  std::vector<std::size_t> defined(trace.values.size(), 0), headed_by(trace.values.size(), nowhere);
-  std::vector<std::size_t> after(n);  // behind which step each one stands
-  for (std::size_t s = 0; s < n; ++s) {
-    const TraceStep& step = trace.steps[s];
-    after[s] = s;
-    if (step.op->flags & (on_cpu ? op_finishes : op_ends)) {
-      headed_by[static_cast<std::size_t>(step.out[0])] = s;
-    } else if (on_cpu ? is_elementwise(trace, step) && !(step.op->flags & op_mutates)
-                      : may_end(trace, step)) {
-      std::size_t latest = 0;
-      for (const std::int32_t value : step.in)
-        latest = std::max(latest, defined[static_cast<std::size_t>(value)]);
-      const auto read = on_cpu ? step.in.end() : step.in.begin() + 1;
-      const bool reads_it = std::any_of(step.in.begin(), read, [&](std::int32_t value) {
-        return headed_by[static_cast<std::size_t>(value)] == latest;
-      });
-      if (reads_it && trace.steps[latest].phase == step.phase &&
-          !reads_at_the_end(step, trace.steps[latest])) {
-        after[s] = latest;
-        if (on_cpu)
-          for (const std::int32_t value : step.out) headed_by[static_cast<std::size_t>(value)] = latest;
-        else
-          headed_by[static_cast<std::size_t>(step.in[0])] = nowhere;  // it ends with one step
-      }
-    }
-    for (const std::int32_t value : step.out) defined[static_cast<std::size_t>(value)] = after[s];
-  }
-  reorder(trace, after);
-}
-
-std::vector<Group> fuse(const Trace& trace, bool whole) {
-  std::vector<Group> groups;
-  const auto count = static_cast<std::int32_t>(trace.steps.size());
-  const bool on_cpu = trace.device.type == DeviceType::cpu;
-  for (std::int32_t s = 0; s < count;) {
-    Group group{s, s + 1};
-    const TraceStep& first = trace.steps[static_cast<std::size_t>(s)];
-    const bool heads = (first.op->flags & op_finishes) != 0;
-    // Other parts of the head are still at work: nobody may write what it reads.
-    const auto fits = [&](const TraceStep& next) {
-      return is_elementwise(trace, next) && (whole || next.phase == first.phase) &&
-             spec_of(trace, next.out[0]).shape.size() == spec_of(trace, first.out[0]).shape.size() &&
-             !(heads && (next.op->flags & op_mutates) &&
-               std::count(first.in.begin(), first.in.end(), next.in[0]) > 0) &&
-             !(heads && reads_at_the_end(next, first));
-    };
-    if (on_cpu && (heads || is_elementwise(trace, first)))
-      while (group.last < count && fits(trace.steps[static_cast<std::size_t>(group.last)])) ++group.last;
-    const auto ends = [&](const TraceStep& next) {
-      const auto reads_it = [&](std::size_t i) { return next.op->reads(i) && next.in[i] == first.out[0]; };
-      return (first.op->flags & op_ends) && may_end(trace, next) && (whole || next.phase == first.phase) &&
-             !is_half(spec_of(trace, first.out[0]).dtype) && reads_it(0) &&
-             !(next.in.size() > 1 && reads_it(1)) && !(next.in.size() > 2 && reads_it(2));
-    };
-    if (!on_cpu && group.last < count && ends(trace.steps[static_cast<std::size_t>(group.last)])) {
-      ++group.last;
-      group.ended = true;
-    }
-    const auto joins = [&](const TraceStep& next) {
-      return next.gathered && next.op == first.op && (whole || next.phase == first.phase) &&
-             spec_of(trace, next.out[0]).dtype == spec_of(trace, first.out[0]).dtype;
-    };
-    if (first.gathered)
-      while (group.last < count && joins(trace.steps[static_cast<std::size_t>(group.last)])) ++group.last;
-    const bool several = group.last - group.first > 1;
-    group.joint = several && first.gathered;
-    group.headed = several && heads && !group.ended;
-    group.blocked = several && !heads && !group.joint && !group.ended;
-    groups.push_back(group);
-    s = group.last;
-  }
-  return groups;
 }
 
 }  // namespace edfcore

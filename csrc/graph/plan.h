@@ -10,9 +10,10 @@
 namespace edfcore {
 
 // Steps [first, last). Those of a blocked group go over their elements together, block by block, so that what
-// they hand to each other stays in the cache. In a headed group, all but the first do, over whatever parts of
-// its output the first one has completed. A joint group is updates that the op's kernel for many takes at
-// once. In one that is ended, the kernel of the first of two steps does the second one, too.
+// they hand to each other stays in the cache; on a GPU, in registers. In a headed group, all but the first
+// do, over whatever parts of its output the first one has completed. A joint group is updates that the op's
+// kernel for many takes at once. In one that is ended, the kernel of the first of two steps does the second
+// one, too.
 struct Group {
   std::int32_t first = 0, last = 0;
   bool blocked = false, headed = false, joint = false, ended = false;
@@ -62,6 +63,9 @@ struct Plan {
 
 // 12,345: a number for people.
 std::string grouped(std::int64_t n);
+
+// A step whose outputs and inputs are the same elements, one by one.
+bool is_elementwise(const Trace& trace, const TraceStep& step);
 
 // Lets a step that does not read an input take another input of that dtype and shape in its place, or a value
 // that nobody makes: then nothing need be kept for it.

@@ -135,7 +135,8 @@ void vjp_greater_share(Builder& b, const VjpArgs& args) {
                  .vjp = vjp_##op,                                                     \
                  .inplace = 0,                                                        \
                  .flags = op_elementwise | op_takes_numbers | op_half_on_cuda | more, \
-                 .autocast = Autocast::cast};
+                 .autocast = Autocast::cast,                                          \
+                 EDF_CHAINED(op)};
 EDF_DEFINE_BINARY(add, infer_arithmetic, op_sums, widest)
 EDF_DEFINE_BINARY(sub, infer_arithmetic, 0, widest)
 EDF_DEFINE_BINARY(mul, infer_arithmetic, 0, widest)
@@ -161,7 +162,8 @@ const Op greater_share = {.name = "greater_share",
                           .cuda = EDF_CUDA_KERNEL(greater_share_kernel),
                           .vjp = vjp_greater_share,
                           .inplace = 0,
-                          .flags = op_elementwise | op_internal};
+                          .flags = op_elementwise | op_internal,
+                          EDF_CHAINED(greater_share)};
 
 }  // namespace ops
 }  // namespace edfcore

@@ -1,60 +1,9 @@
 // The ops of two operands on a CUDA device, with NumPy's broadcasting.
-#include "ops/half_cuda.h"
-
-#include "ops/binary.h"  // after EDF_HD
+#include "ops/formulas_cuda.h"
 
 namespace edfcore::cuda {
 
 namespace {
-
-// Integers wrap around, as in NumPy: their arithmetic is done unsigned, where that is defined.
-template <class T>
-struct Arithmetic {
-  using type = T;
-};
-template <>
-struct Arithmetic<std::int32_t> {
-  using type = std::uint32_t;
-};
-template <>
-struct Arithmetic<std::int64_t> {
-  using type = std::uint64_t;
-};
-template <>
-struct Arithmetic<std::uint8_t> {
-  using type = std::uint32_t;
-};
-
-template <class T>
-using Wide = typename Arithmetic<T>::type;
-
-struct Add {
-  template <class T>
-  __device__ T operator()(T a, T b) const {
-    return static_cast<T>(static_cast<Wide<T>>(a) + static_cast<Wide<T>>(b));
-  }
-};
-
-struct Subtract {
-  template <class T>
-  __device__ T operator()(T a, T b) const {
-    return static_cast<T>(static_cast<Wide<T>>(a) - static_cast<Wide<T>>(b));
-  }
-};
-
-struct Multiply {
-  template <class T>
-  __device__ T operator()(T a, T b) const {
-    return static_cast<T>(static_cast<Wide<T>>(a) * static_cast<Wide<T>>(b));
-  }
-};
-
-struct Divide {
-  template <class T>
-  __device__ T operator()(T a, T b) const {
-    return a / b;
-  }
-};
 
 template <class F>
 void map_numeric(const Launch& l) {

@@ -37,11 +37,17 @@
   namespace cuda {                          \
   void kernel(const Launch*, std::int64_t); \
   }
+namespace edfcore::cuda {
+void chain_kernel(const Chain&);  // of all elementwise ops that are part of chains
+}
 #else
 #define EDF_CUDA_KERNEL(kernel) nullptr
 #define EDF_DECLARE_CUDA_KERNEL(kernel)
 #define EDF_DECLARE_CUDA_MANY(kernel)
 #endif
+
+// In the record of an elementwise op whose formula is part of chains.
+#define EDF_CHAINED(op) .cuda_chain = EDF_CUDA_KERNEL(chain_kernel), .formula = Formula::op
 
 // EDF_KERNEL(softmax) at namespace edfcore declares softmax_kernel everywhere.
 #define EDF_KERNEL(name)                \

@@ -79,43 +79,42 @@ static constexpr Autocast autocast_of(std::string_view op) {
   return op == "exp" || op == "log" || op == "softplus" ? Autocast::wide : Autocast::none;
 }
 
-static constexpr Ending ending_of(std::string_view op) {
+static constexpr std::uint32_t ends_products(std::string_view op) {
 #define EDF_ENDING(name, functor, reads) \
-  if (op == #name) return Ending::name;  \
-  if (op == #name "_grad") return Ending::name##_grad;
+  if (op == #name || op == #name "_grad") return op_ending;
   EDF_ENDINGS(EDF_ENDING)
 #undef EDF_ENDING
-  return Ending::none;
+  return 0;
 }
 
-#define EDF_DEFINE_UNARY(op, functor, reads)                                     \
-  const Op op = {.name = #op,                                                    \
-                 .arity = 1,                                                     \
-                 .infer = infer_unary,                                           \
-                 .cpu = EDF_CPU_KERNEL(op##_kernel),                             \
-                 .cuda = EDF_CUDA_KERNEL(op##_kernel),                           \
-                 .vjp = vjp_unary<op##_grad>,                                    \
-                 .inplace = 0,                                                   \
-                 .flags = op_elementwise | op_half_on_cuda,                      \
-                 .autocast = autocast_of(#op),                                   \
-                 .ending = ending_of(#op)};                                      \
-  const Op op##_grad = {.name = #op "_grad",                                     \
-                        .arity = 3,                                              \
-                        .infer = infer_derivative,                               \
-                        .cpu = EDF_CPU_KERNEL(op##_grad_kernel),                 \
-                        .cuda = EDF_CUDA_KERNEL(op##_grad_kernel),               \
-                        .vjp = vjp_unary_grad<op##_grad, op##_grad2>,            \
-                        .inplace = 0,                                            \
-                        .flags = op_elementwise | op_half_on_cuda | op_internal, \
-                        .unread = unread(reads_##reads, 1),                      \
-                        .ending = ending_of(#op "_grad")};                       \
-  const Op op##_grad2 = {.name = #op "_grad2",                                   \
-                         .arity = 4,                                             \
-                         .infer = infer_derivative,                              \
-                         .cpu = EDF_CPU_KERNEL(op##_grad2_kernel),               \
-                         .cuda = EDF_CUDA_KERNEL(op##_grad2_kernel),             \
-                         .inplace = 0,                                           \
-                         .flags = op_elementwise | op_internal | op_no_grad,     \
+#define EDF_DEFINE_UNARY(op, functor, reads)                                                          \
+  const Op op = {.name = #op,                                                                         \
+                 .arity = 1,                                                                          \
+                 .infer = infer_unary,                                                                \
+                 .cpu = EDF_CPU_KERNEL(op##_kernel),                                                  \
+                 .cuda = EDF_CUDA_KERNEL(op##_kernel),                                                \
+                 .vjp = vjp_unary<op##_grad>,                                                         \
+                 .inplace = 0,                                                                        \
+                 .flags = op_elementwise | op_half_on_cuda | ends_products(#op),                      \
+                 .autocast = autocast_of(#op),                                                        \
+                 EDF_CHAINED(op)};                                                                    \
+  const Op op##_grad = {.name = #op "_grad",                                                          \
+                        .arity = 3,                                                                   \
+                        .infer = infer_derivative,                                                    \
+                        .cpu = EDF_CPU_KERNEL(op##_grad_kernel),                                      \
+                        .cuda = EDF_CUDA_KERNEL(op##_grad_kernel),                                    \
+                        .vjp = vjp_unary_grad<op##_grad, op##_grad2>,                                 \
+                        .inplace = 0,                                                                 \
+                        .flags = op_elementwise | op_half_on_cuda | op_internal | ends_products(#op), \
+                        .unread = unread(reads_##reads, 1),                                           \
+                        EDF_CHAINED(op##_grad)};                                                      \
+  const Op op##_grad2 = {.name = #op "_grad2",                                                        \
+                         .arity = 4,                                                                  \
+                         .infer = infer_derivative,                                                   \
+                         .cpu = EDF_CPU_KERNEL(op##_grad2_kernel),                                    \
+                         .cuda = EDF_CUDA_KERNEL(op##_grad2_kernel),                                  \
+                         .inplace = 0,                                                                \
+                         .flags = op_elementwise | op_internal | op_no_grad,                          \
                          .unread = unread(reads_##reads, 2)};
 EDF_UNARY_OPS(EDF_DEFINE_UNARY)
 #undef EDF_DEFINE_UNARY
@@ -127,25 +126,28 @@ const Op scale = {.name = "scale",
                   .cuda = EDF_CUDA_KERNEL(scale_kernel),
                   .vjp = vjp_scale,
                   .inplace = 0,
-                  .flags = op_elementwise | op_half_on_cuda | op_uniform};
+                  .flags = op_elementwise | op_half_on_cuda | op_uniform,
+                  EDF_CHAINED(scale)};
 
-#define EDF_DEFINE_KINKED(op)                                      \
-  const Op op = {.name = #op,                                      \
-                 .arity = 1,                                       \
-                 .infer = infer_unary,                             \
-                 .cpu = EDF_CPU_KERNEL(op##_kernel),               \
-                 .cuda = EDF_CUDA_KERNEL(op##_kernel),             \
-                 .vjp = vjp_kinked<op##_grad>,                     \
-                 .inplace = 0,                                     \
-                 .flags = op_elementwise | op_half_on_cuda};       \
-  const Op op##_grad = {.name = #op "_grad",                       \
-                        .arity = 2,                                \
-                        .infer = infer_derivative,                 \
-                        .cpu = EDF_CPU_KERNEL(op##_grad_kernel),   \
-                        .cuda = EDF_CUDA_KERNEL(op##_grad_kernel), \
-                        .vjp = vjp_kinked_grad<op##_grad>,         \
-                        .inplace = 0,                              \
-                        .flags = op_elementwise | op_half_on_cuda | op_internal};
+#define EDF_DEFINE_KINKED(op)                                                    \
+  const Op op = {.name = #op,                                                    \
+                 .arity = 1,                                                     \
+                 .infer = infer_unary,                                           \
+                 .cpu = EDF_CPU_KERNEL(op##_kernel),                             \
+                 .cuda = EDF_CUDA_KERNEL(op##_kernel),                           \
+                 .vjp = vjp_kinked<op##_grad>,                                   \
+                 .inplace = 0,                                                   \
+                 .flags = op_elementwise | op_half_on_cuda,                      \
+                 EDF_CHAINED(op)};                                               \
+  const Op op##_grad = {.name = #op "_grad",                                     \
+                        .arity = 2,                                              \
+                        .infer = infer_derivative,                               \
+                        .cpu = EDF_CPU_KERNEL(op##_grad_kernel),                 \
+                        .cuda = EDF_CUDA_KERNEL(op##_grad_kernel),               \
+                        .vjp = vjp_kinked_grad<op##_grad>,                       \
+                        .inplace = 0,                                            \
+                        .flags = op_elementwise | op_half_on_cuda | op_internal, \
+                        EDF_CHAINED(op##_grad)};
 EDF_DEFINE_KINKED(leaky_relu)
 EDF_DEFINE_KINKED(clip)
 #undef EDF_DEFINE_KINKED

@@ -1,26 +1,10 @@
 // Elementwise ops of one operand on a CUDA device: every functor of elementwise.h and its derivatives, and
 // the ops that take a number beside it.
-#include "ops/half_cuda.h"
+#include "ops/formulas_cuda.h"
 
 namespace edfcore::cuda {
 
 namespace {
-
-template <class Op>
-struct Value {
-  template <class T>
-  __device__ T operator()(T x) const {
-    return Op::f(x);
-  }
-};
-
-template <class Op>
-struct Gradient {
-  template <class T>
-  __device__ T operator()(T g, T x, T y) const {
-    return g * Op::df(x, y);
-  }
-};
 
 template <class Op>
 struct Gradient2 {
@@ -28,12 +12,6 @@ struct Gradient2 {
   __device__ T operator()(T u, T g, T x, T y) const {
     return u * g * Op::d2f(x, y);
   }
-};
-
-template <class T>
-struct Scale {
-  T factor;
-  __device__ T operator()(T x) const { return x * factor; }
 };
 
 // What it is like is not read, and may not be there.

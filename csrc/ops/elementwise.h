@@ -21,15 +21,20 @@
 
 namespace edfcore {
 
-enum class Ending : int32_t {
+// What ops do that a kernel of others can do, too.
+// clang-format off
+enum class Formula : int32_t {
   none,
-  descent,               // of a parameter along the product
-  log_loss_scores,       // of its rows
+  descent,               // of a parameter along a product
+  log_loss_scores,       // of a product's rows
   log_loss_scores_both,  // with the gradient
-#define EDF_ENDING(name, functor, reads) name, name##_grad,
-  EDF_ENDINGS(EDF_ENDING)
-#undef EDF_ENDING
+  add, sub, mul, div, pow, maximum, minimum, greater_share,
+  scale, leaky_relu, leaky_relu_grad, clip, clip_grad,
+#define EDF_FORMULA(name, functor, reads) name, name##_grad,
+  EDF_UNARY_OPS(EDF_FORMULA)
+#undef EDF_FORMULA
 };
+// clang-format on
 
 inline constexpr int ending_columns = 16;  // most columns of a product that ends with a loss
 
@@ -222,7 +227,8 @@ struct Silu {  // x sigmoid(x)
 template <class T>
 struct LeakyRelu {
   T slope;
-  explicit LeakyRelu(const Attrs& attrs) : slope(static_cast<T>(attrs.scalar)) {}
+  template <class Numbers>
+  EDF_HD explicit LeakyRelu(const Numbers& attrs) : slope(static_cast<T>(attrs.scalar)) {}
   EDF_HD T operator()(T x) const { return x > T(0) ? x : x * slope; }
   EDF_HD T operator()(T g, T x) const { return x > T(0) ? g : g * slope; }
 };
@@ -230,7 +236,8 @@ struct LeakyRelu {
 template <class T>
 struct Clip {  // NaN stays NaN; where the bounds cross, the upper one wins
   T low, high;
-  explicit Clip(const Attrs& attrs)
+  template <class Numbers>
+  EDF_HD explicit Clip(const Numbers& attrs)
       : low(static_cast<T>(attrs.scalar)), high(static_cast<T>(attrs.scalar2)) {}
   EDF_HD T operator()(T x) const {
     const T y = x < low ? low : x;

@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
   }
 
   const T* plus = p.plus == nullptr ? nullptr : p.plus + nth * p.m * p.plus_step;
-  if (p.end.kind != Ending::none) {
+  if (p.end.kind != Formula::none) {
     EDF_UNROLL_BY(1)
     for (int i = 0; i < Tile::TM; ++i) {  // whose turn it is stands in the first row
       const std::int64_t row = m0 + place_of<Tile::TM, threads_m>(thread_m, i);
@@ -208,7 +208,7 @@ __global__ void __launch_bounds__(block_threads) sum_splits(Problem<T> p, std::i
     sum += static_cast<decltype(sum)>(p.plus[p.plus_step == 0 ? divide(i, p.n).remainder : i]);
   T x[1] = {static_cast<T>(sum)};
   if constexpr (sizeof(T) > 2)
-    if (p.end.kind != Ending::none) return finish(p.end, p.c, x, [&](int) { return i; });
+    if (p.end.kind != Formula::none) return finish(p.end, p.c, x, [&](int) { return i; });
   p.c[i] = x[0];
 }
 

@@ -10,7 +10,7 @@ namespace edfcore::cuda {
 
 template <class T>
 struct End {
-  Ending kind;
+  Formula kind;
   const T* operand;  // what the ending takes beside the elements, like the result, or null
   T* kept;           // where the elements themselves are stored, or null
   // Of a descent along the product:
@@ -24,18 +24,18 @@ struct End {
   Reporter reporter;
 
   EDF_HD bool of_rows() const {
-    return kind == Ending::log_loss_scores || kind == Ending::log_loss_scores_both;
+    return kind == Formula::log_loss_scores || kind == Formula::log_loss_scores_both;
   }
 
   // As in all updates, a step in which a kernel met bad data moves nothing.
-  __device__ bool holds() const { return kind == Ending::descent && status->code != Status::ok; }
+  __device__ bool holds() const { return kind == Formula::descent && status->code != Status::ok; }
 
   __device__ T operator()(T x, T other) const {
     switch (kind) {
 #define EDF_ENDING(name, functor, reads) \
-  case Ending::name:                     \
+  case Formula::name:                     \
     return functor::f(x);                \
-  case Ending::name##_grad:              \
+  case Formula::name##_grad:              \
     return x * functor::df(other, other);
       EDF_ENDINGS(EDF_ENDING)
 #undef EDF_ENDING
@@ -51,7 +51,7 @@ struct End {
 // Where the result of a launch goes: to its own output, or to that of the step that ends it; null if nowhere.
 template <class T>
 T* result_of(const Launch& l) {
-  if (l.ending == Ending::log_loss_scores) return nullptr;
+  if (l.formula == Formula::log_loss_scores) return nullptr;
   return pointer<T>(l.next == nullptr ? l.out[0] : l.next->out[0]);
 }
 
@@ -59,7 +59,7 @@ T* result_of(const Launch& l) {
 template <class T>
 End<T> descent(const Launch& l) {
   End<T> end{};
-  end.kind = Ending::descent;
+  end.kind = Formula::descent;
   end.operand = pointer<const T>(l.out[0]);
   end.rate = static_cast<T>(l.attrs->scalar);
   end.numbers = l.numbers;
@@ -75,19 +75,19 @@ End<T> following(const Launch& l) {
   End<T> end{};
   if (l.next == nullptr) return end;
   constexpr int operand_x = 1, operand_y = 2;
-  end.kind = l.ending;
+  end.kind = l.formula;
   end.kept = pointer<T>(l.out[0]);
-  switch (l.ending) {
+  switch (l.formula) {
 #define EDF_ENDING(name, functor, reads)                         \
-  case Ending::name##_grad:                                      \
+  case Formula::name##_grad:                                      \
     end.operand = pointer<const T>(l.next->in[operand_##reads]); \
     break;
     EDF_ENDINGS(EDF_ENDING)
 #undef EDF_ENDING
-    case Ending::log_loss_scores_both:
+    case Formula::log_loss_scores_both:
       end.slopes = pointer<const T>(l.next->in[2]);
       [[fallthrough]];
-    case Ending::log_loss_scores:
+    case Formula::log_loss_scores:
       end.loss = pointer<T>(l.next->out[l.next->n_out - 1]);
       end.labels = labels_of(l.next->in[1]);
       end.reporter = reporter(*l.next, 1);

@@ -269,7 +269,7 @@ __global__ void __launch_bounds__(block_threads, Parts ? 1 : 2) matmul_tensor(Pr
     return plain_product(a_row, TransA ? p.m : 1, b_col, TransB ? 1 : p.n, k_end - k_begin);
   };
   if constexpr (sizeof(T) == 4) {
-    if (results.parts == nullptr && p.end.kind != Ending::none) {
+    if (results.parts == nullptr && p.end.kind != Formula::none) {
       constexpr int across = 2 * Tile::pairs_n, pieces = Tile::pieces_m * across;
       EDF_UNROLL_BY(1)
       for (int piece = 0; piece < pieces; ++piece) {  // whose turn it is stands in the first place

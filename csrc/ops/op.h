@@ -119,6 +119,7 @@ enum OpFlags : std::uint32_t {
   op_ends = 1u << 14,          // the CUDA kernel does what Launch::next says, but not with half types
   op_uniform =
       1u << 15,  // of inputs that hold one floating number each it makes one number, the same everywhere
+  op_ending = 1u << 16,   // a product on a GPU may end with it (Launch::next)
   op_producer = 1u << 5,  // some op fuses with it, so a node keeps its inputs even when no gradient is wanted
 };
 
@@ -151,11 +152,10 @@ struct Op {
   std::uint32_t indices = 0;  // bit i: input i holds labels or positions, which autocast leaves alone
   // Floating-point operations, for people who read plans; null: one for every element.
   std::int64_t (*flops)(std::span<const Spec> in, std::span<const Spec> out, const Attrs&) = nullptr;
-  ManyKernel cuda_many = nullptr;  // does several of them in fewer launches than one each
-  // What the op is to a product that ends with it (Launch::next): one of its elements, or one of its rows
-  // where these have no more columns than `most_columns`.
-  Ending ending = {};
-  std::int64_t most_columns = 0;
+  ManyKernel cuda_many = nullptr;    // does several of them in fewer launches than one each
+  ChainKernel cuda_chain = nullptr;  // does steps of such ops in a row
+  Formula formula = {};              // of one that is part of chains, or that a product may end with
+  std::int64_t most_columns = 0;     // not 0: a product may end with it that has no more
 
   bool reads(std::size_t input) const { return input >= 32 || !(unread >> input & 1u); }
   bool takes_index(std::size_t input) const { return input < 32 && (indices >> input & 1u); }
