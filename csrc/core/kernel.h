@@ -73,7 +73,8 @@ struct Launch {
   // those in `attrs`, so that a launch that was written down can be repeated when they are others.
   const double* numbers = nullptr;
   // Of a product on a GPU, where not null: the step that is done with each of its elements before that is
-  // stored. Its first input is the product, which itself is stored only where it has memory.
+  // stored, whose first input is the product, which itself is stored only where it has memory; or one that
+  // sums up the columns of its right operand.
   const Launch* next = nullptr;
   Formula formula = {};               // what that step does; of a step of a chain, what it does itself
   std::int32_t step = -1;             // of a plan

@@ -1,8 +1,11 @@
 // Grouping the steps of a trace.
 #include <algorithm>
+#include <map>
 #include <vector>
 
 #include "graph/plan.h"
+#include "ops/elementwise.h"
+#include "ops/widened.h"
 
 namespace edfcore {
 namespace {
@@ -13,6 +16,55 @@ bool may_end(const Trace& trace, const TraceStep& step) {
   if (step.op->most_columns == 0) return is_elementwise(trace, step);
   const std::int64_t columns = spec_of(trace, step.in[0]).shape[-1];
   return 0 < columns && columns <= step.op->most_columns;
+}
+
+// Whether a step sums up the columns of a product's right operand, in a way in which that one's kernel can do
+// it.
+bool may_sum_columns(const Trace& trace, const TraceStep& product, const TraceStep& step) {
+  const std::int32_t right = product.op->sums_columns;
+  const Formula formula = step.op->formula;
+  if (right < 0 || product.attrs.trans_b ||
+      (formula != Formula::column_sum && formula != Formula::column_descent))
+    return false;
+  const std::int32_t operand = product.in[static_cast<std::size_t>(right)];
+  const Spec &x = spec_of(trace, operand), &sums = spec_of(trace, step.out[0]);
+  return step.in[step.in.size() - 1] == operand && !is_half(x.dtype) && x.shape.rank() == 2 &&
+         spec_of(trace, product.out[0]).shape.rank() == 2 && sums.shape.size() == x.shape[1] &&
+         x.shape[1] > 1 && sums.shape[-1] == x.shape[1] &&
+         scratch_of(*step.op, specs_of(trace, step.in), specs_of(trace, step.out), step.attrs,
+                    trace.device.type) == 0;
+}
+
+// Behind which product each step goes that can be done with it, though others stand between them.
+std::map<std::size_t, std::size_t> column_sums(const Trace& trace) {
+  std::map<std::int32_t, std::size_t> sums;  // by what they sum up
+  for (std::size_t s = 0; s < trace.steps.size(); ++s) {
+    const TraceStep& step = trace.steps[s];
+    if (step.op->formula == Formula::column_sum || step.op->formula == Formula::column_descent)
+      sums.emplace(step.in[step.in.size() - 1], s);
+  }
+  std::map<std::size_t, std::size_t> behind;
+  for (std::size_t p = 0; p < trace.steps.size(); ++p) {
+    const TraceStep& product = trace.steps[p];
+    if (product.op->sums_columns < 0) continue;
+    const auto found = sums.find(product.in[static_cast<std::size_t>(product.op->sums_columns)]);
+    if (found == sums.end()) continue;
+    const std::size_t s = found->second;
+    const TraceStep& step = trace.steps[s];
+    const auto touches = [&](const TraceStep& other) {
+      for (const Small<std::int32_t>* values : {&other.in, &other.out})
+        for (const std::int32_t value : *values)
+          if (value == step.out[0] || ((step.op->flags & op_mutates) && value == step.in[0])) return true;
+      return false;
+    };
+    if (step.phase != product.phase || !may_sum_columns(trace, product, step) ||
+        std::any_of(trace.steps.begin() + static_cast<std::ptrdiff_t>(std::min(p, s)) + 1,
+                    trace.steps.begin() + static_cast<std::ptrdiff_t>(std::max(p, s)), touches))
+      continue;
+    behind.emplace(s, p);
+    sums.erase(found);
+  }
+  return behind;
 }
 
 // Whether an array of one shape is one of the other again and again.
@@ -96,6 +148,9 @@ void adjoin(Trace& trace) {
     }
     for (const std::int32_t value : step.out) defined[static_cast<std::size_t>(value)] = after[s];
   }
+  if (on_cpu) return reorder(trace, after);
+  for (std::size_t& key : after) key *= 2;
+  for (const auto& [step, product] : column_sums(trace)) after[step] = after[product] + 1;
   reorder(trace, after);
 }
 
@@ -123,7 +178,10 @@ std::vector<Group> fuse(const Trace& trace, bool whole) {
              !is_half(spec_of(trace, first.out[0]).dtype) && reads_it(0) &&
              !(next.in.size() > 1 && reads_it(1)) && !(next.in.size() > 2 && reads_it(2));
     };
-    if (!on_cpu && group.last < count && ends(trace.steps[static_cast<std::size_t>(group.last)])) {
+    const auto does = [&](const TraceStep& next) {
+      return ends(next) || ((whole || next.phase == first.phase) && may_sum_columns(trace, first, next));
+    };
+    if (!on_cpu && group.last < count && does(trace.steps[static_cast<std::size_t>(group.last)])) {
       ++group.last;
       group.ended = true;
     } else if (!on_cpu && may_chain(trace, first)) {

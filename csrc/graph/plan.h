@@ -12,8 +12,8 @@ namespace edfcore {
 // Steps [first, last). Those of a blocked group go over their elements together, block by block, so that what
 // they hand to each other stays in the cache; on a GPU, in registers. In a headed group, all but the first
 // do, over whatever parts of its output the first one has completed. A joint group is updates that the op's
-// kernel for many takes at once. In one that is ended, the kernel of the first of two steps does the second
-// one, too.
+// kernel for many takes at once. In one that is ended, the kernel of the first of two steps, a
+// product, does the second one, too.
 struct Group {
   std::int32_t first = 0, last = 0;
   bool blocked = false, headed = false, joint = false, ended = false;
@@ -98,7 +98,7 @@ void share(Trace& trace, bool whole = true);
 
 // Moves elementwise steps behind a step that tells which parts of its output are complete, where they read
 // that output, and whatever else they read is there already; on a GPU, one behind a product that can end with
-// it.
+// it, and sums of columns behind a product whose kernel reads these.
 void adjoin(Trace& trace);
 
 // Sorts the steps by these keys; those of equal ones stay in order.
@@ -118,8 +118,8 @@ inline constexpr std::int64_t gathered_elements = std::int64_t{1} << 18;
 
 // Neighbouring elementwise steps over the same elements form a group, with the step before them if that tells
 // which parts of such an output are complete; so do updates that were gathered, of one dtype, and a product
-// on a GPU with the step that it can end with; any other step is one by itself. Unless `whole`, no group
-// crosses from one phase into the next.
+// on a GPU with the step that it can end with, or the sums that it can make beside; any other step is one by
+// itself. Unless `whole`, no group crosses from one phase into the next.
 std::vector<Group> fuse(const Trace& trace, bool whole = true);
 
 // Where a run can stop, and go on later: nowhere, so that phases may mix; behind the way forward; or behind

@@ -28,6 +28,8 @@ enum class Formula : int32_t {
   descent,               // of a parameter along a product
   log_loss_scores,       // of a product's rows
   log_loss_scores_both,  // with the gradient
+  column_sum,            // of a product's right operand
+  column_descent,        // along those
   add, sub, mul, div, pow, maximum, minimum, greater_share,
   scale, leaky_relu, leaky_relu_grad, clip, clip_grad,
 #define EDF_FORMULA(name, functor, reads) name, name##_grad,

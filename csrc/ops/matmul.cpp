@@ -226,7 +226,8 @@ const Op matmul = {.name = "matmul",
                    .accumulates = &into_sum,
                    .flags = op_finishes | op_ends | op_half_on_cuda,
                    .autocast = Autocast::half,
-                   .flops = flops_matmul};
+                   .flops = flops_matmul,
+                   .sums_columns = 1};
 
 const Op matmul_sum = {.name = "matmul_sum",
                        .arity = variadic,
@@ -245,7 +246,8 @@ const Op matmul_sgd = {.name = "matmul_sgd",
                        .cuda = EDF_CUDA_KERNEL(matmul_sgd_kernel),
                        .scratch = scratch_matmul_sgd,
                        .flags = op_internal | op_mutates | op_no_grad,
-                       .flops = flops_matmul_sgd};
+                       .flops = flops_matmul_sgd,
+                       .sums_columns = 2};
 
 const Op affine = {.name = "affine",
                    .arity = 3,

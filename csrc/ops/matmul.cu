@@ -5,6 +5,9 @@
 
 namespace edfcore::cuda {
 
+void sum_to_kernel(const Launch&);
+void sum_to_sgd_kernel(const Launch&);
+
 namespace {
 
 __device__ inline float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
@@ -106,6 +109,13 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
   constexpr int size_a = Tile::K * LoadA::pitch, size_b = Tile::K * LoadB::pitch;
   EDF_SHARED(T, shared_a, 2 * size_a);
   EDF_SHARED(T, shared_b, 2 * size_b);
+  if constexpr (!TransB) {
+    const std::int64_t behind = static_cast<std::int64_t>(blockIdx.x) - p.tiles;
+    if (behind >= 0) {
+      if (blockIdx.y == 0) p.columns.run(p.b, behind);
+      return;
+    }
+  }
   constexpr int threads_m = block_threads / Tile::threads_n;
   const int thread_m = static_cast<int>(threadIdx.x) / Tile::threads_n;
   const int thread_n = static_cast<int>(threadIdx.x) % Tile::threads_n;
@@ -255,10 +265,11 @@ void launch_tiles(const Launch& l, Problem<T> p, bool trans_a, bool trans_b, std
     p.plus = nullptr;
     p.end = {};
   }
-  const auto tiles = static_cast<unsigned>((p.m + Tile::M - 1) / Tile::M * p.tiles_n);
+  p.tiles = (p.m + Tile::M - 1) / Tile::M * p.tiles_n;
+  const auto blocks = static_cast<unsigned>(p.tiles + p.columns.blocks);
   const auto run = [&](auto kernel) {
     for_batches(p, [&](const Problem<T>& some, unsigned batch) {
-      launch(kernel, dim3(tiles, static_cast<unsigned>(splits), batch), block_threads, 0, l.stream, some);
+      launch(kernel, dim3(blocks, static_cast<unsigned>(splits), batch), block_threads, 0, l.stream, some);
     });
   };
   if (trans_a)
@@ -271,7 +282,11 @@ template <class T>
 void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const T* plus, bool whole,
              const End<T>& end = {}) {
   const View &a = in[0], &b = in[1], &c = l.out[0];  // of which only the shape may be there
-  if (c.size == 0) return;
+  const auto columns_apart = [&] {
+    if (sums_columns(l))
+      l.formula == Formula::column_sum ? sum_to_kernel(*l.next) : sum_to_sgd_kernel(*l.next);
+  };
+  if (c.size == 0) return columns_apart();
   Problem<T> p{};
   p.m = c.dims[c.rank - 2];
   p.n = c.dims[c.rank - 1];
@@ -304,11 +319,16 @@ void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const 
   p.k_per_split = (p.k + splits - 1) / splits;
   p.k_per_split = (p.k_per_split + 15) / 16 * 16;  // whole tiles, and packs that stay aligned
   if constexpr (sizeof(T) < 8)
-    if (kernel != MatmulKernel::simt) tensor_product(l, p, trans_a, trans_b, splits, kernel, how);
+    if (kernel != MatmulKernel::simt) {
+      tensor_product(l, p, trans_a, trans_b, splits, kernel, how);
+      columns_apart();
+    }
   if constexpr (sizeof(T) > 2)
-    if (kernel == MatmulKernel::simt)
+    if (kernel == MatmulKernel::simt) {
+      p.columns = column_sums<T>(l);
       visit_tiling<T>(p.m, p.n, p.batch,
                       [&](auto tile) { launch_tiles<decltype(tile)>(l, p, trans_a, trans_b, splits); });
+    }
   if (splits == 1) return;
   if constexpr (sizeof(T) > 2)
     if (end.of_rows())

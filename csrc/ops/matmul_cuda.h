@@ -18,12 +18,13 @@ struct Problem {
   T* c;                    // (m, n)
   std::conditional_t<sizeof(T) == 8, double, float>* parts;  // one such for each split, or null for one
   std::int64_t k_per_split;
-  std::int64_t tiles_n;
+  std::int64_t tiles, tiles_n;
   bool wide_a, wide_b;                 // rows can be read 16 bytes at a time
   bool pairs;                          // two neighbours of the result, and of plus, are accessed as one
   std::int64_t batch, step_a, step_b;  // from one product's operands to the next's; 0 for one they share
   std::int64_t first_of_batch;         // which product the first block along z makes
   End<T> end;
+  ColumnSums<T> columns;
 };
 
 // Where a block of a kernel stands whose tiles are M by N: its tile, its part of k, and its product of the

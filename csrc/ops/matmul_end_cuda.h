@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ops/loss_cuda.h"
+#include "ops/reduce_cuda.h"
 
 #include "ops/update.h"  // after exp_
 
@@ -33,9 +34,9 @@ struct End {
   __device__ T operator()(T x, T other) const {
     switch (kind) {
 #define EDF_ENDING(name, functor, reads) \
-  case Formula::name:                     \
+  case Formula::name:                    \
     return functor::f(x);                \
-  case Formula::name##_grad:              \
+  case Formula::name##_grad:             \
     return x * functor::df(other, other);
       EDF_ENDINGS(EDF_ENDING)
 #undef EDF_ENDING
@@ -48,11 +49,16 @@ struct End {
   }
 };
 
+// Whether the step that a launch does, too, is about the columns of the right operand.
+inline bool sums_columns(const Launch& l) {
+  return l.formula == Formula::column_sum || l.formula == Formula::column_descent;
+}
+
 // Where the result of a launch goes: to its own output, or to that of the step that ends it; null if nowhere.
 template <class T>
 T* result_of(const Launch& l) {
   if (l.formula == Formula::log_loss_scores) return nullptr;
-  return pointer<T>(l.next == nullptr ? l.out[0] : l.next->out[0]);
+  return pointer<T>(l.next == nullptr || sums_columns(l) ? l.out[0] : l.next->out[0]);
 }
 
 // The descent of a parameter, which is the result.
@@ -73,13 +79,13 @@ End<T> descent(const Launch& l) {
 template <class T>
 End<T> following(const Launch& l) {
   End<T> end{};
-  if (l.next == nullptr) return end;
+  if (l.next == nullptr || sums_columns(l)) return end;
   constexpr int operand_x = 1, operand_y = 2;
   end.kind = l.formula;
   end.kept = pointer<T>(l.out[0]);
   switch (l.formula) {
 #define EDF_ENDING(name, functor, reads)                         \
-  case Formula::name##_grad:                                      \
+  case Formula::name##_grad:                                     \
     end.operand = pointer<const T>(l.next->in[operand_##reads]); \
     break;
     EDF_ENDINGS(EDF_ENDING)
@@ -96,6 +102,45 @@ End<T> following(const Launch& l) {
       break;
   }
   return end;
+}
+
+// The sums of the right operand's columns, which blocks behind those of the product make: a bias's gradient,
+// or its descent along that. They are those of reduce.cu, bit by bit.
+template <class T>
+struct ColumnSums {
+  T* to;  // null: none are asked for
+  bool descends;
+  int width;
+  std::int64_t blocks;
+  Reduction r;
+
+  __device__ void run(const T* x, std::int64_t block) const {
+    EDF_SHARED(double, shared, block_threads);
+    const ColumnPlace p(r, width, block, blocks);
+    const double sum = join_column<SumFold>(r, p, x, 0.0, width, shared);
+    if (!p.live || p.row > 0) return;
+    if (descends)
+      put<Result::descent, SumFold>(r, to, p.group, p.chunk, sum);
+    else
+      put<Result::output, SumFold>(r, to, p.group, p.chunk, sum);
+  }
+};
+
+template <class T>
+ColumnSums<T> column_sums(const Launch& l) {
+  ColumnSums<T> sums{};
+  if (!sums_columns(l)) return sums;
+  const Launch& next = *l.next;
+  const bool reduced[2] = {true, false};
+  sums.to = pointer<T>(next.out[0]);
+  sums.descends = l.formula == Formula::column_descent;
+  sums.r = reduction(next.in[next.n_in - 1], reduced);
+  sums.r.rate = next.attrs->scalar;
+  sums.r.numbers = next.numbers;
+  sums.r.status = next.status;
+  sums.width = column_width(sums.r);
+  sums.blocks = (sums.r.groups + sums.width - 1) / sums.width;
+  return sums;
 }
 
 // Ends and stores N elements of a thread; element j goes to c[at(j)], or nowhere if that is negative. What

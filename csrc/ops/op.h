@@ -156,6 +156,8 @@ struct Op {
   ChainKernel cuda_chain = nullptr;  // does steps of such ops in a row
   Formula formula = {};              // of one that is part of chains, or that a product may end with
   std::int64_t most_columns = 0;     // not 0: a product may end with it that has no more
+  std::int32_t sums_columns =
+      -1;  // of a product: the input whose columns its CUDA kernel may sum up (Launch::next)
 
   bool reads(std::size_t input) const { return input >= 32 || !(unread >> input & 1u); }
   bool takes_index(std::size_t input) const { return input < 32 && (indices >> input & 1u); }

@@ -276,7 +276,8 @@ const Op sum_to = {.name = "sum_to",
                    .vjp = vjp_sum_to,
                    .scratch = scratch_reduce,
                    .accumulates = &along_sum,
-                   .flags = op_internal};
+                   .flags = op_internal,
+                   .formula = Formula::column_sum};
 
 const Op sum_to_sgd = {.name = "sum_to_sgd",
                        .arity = 2,
@@ -284,7 +285,8 @@ const Op sum_to_sgd = {.name = "sum_to_sgd",
                        .cpu = EDF_CPU_KERNEL(sum_to_sgd_kernel),
                        .cuda = EDF_CUDA_KERNEL(sum_to_sgd_kernel),
                        .scratch = scratch_sum_to_sgd,
-                       .flags = op_internal | op_mutates | op_no_grad};
+                       .flags = op_internal | op_mutates | op_no_grad,
+                       .formula = Formula::column_descent};
 
 const Op broadcast_to = {.name = "broadcast_to",
                          .arity = 1,

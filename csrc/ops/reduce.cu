@@ -25,26 +25,6 @@ constexpr EDF_HD T highest() {
   }
 }
 
-// A fold says what is accumulated over the terms of an output. `lift` takes a term, or a partial result as it
-// is.
-struct SumFold {  // in double, so that float32 sums come out correctly rounded but for rare cases
-  template <class T>
-  using Acc = double;
-  template <class T>
-  static EDF_HD double start() {
-    return 0;
-  }
-  template <class T>
-  static __device__ double lift(T x) {
-    return static_cast<double>(x);
-  }
-  static __device__ double join(double a, double b) { return a + b; }
-  template <class Out>
-  static __device__ Out finish(double acc, double) {
-    return static_cast<Out>(acc);
-  }
-};
-
 struct MeanFold : SumFold {
   template <class Out>
   static __device__ Out finish(double acc, double terms) {

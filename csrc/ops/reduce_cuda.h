@@ -6,6 +6,26 @@
 
 namespace edfcore::cuda {
 
+// A fold says what is accumulated over the terms of an output. `lift` takes a term, or a partial result as it
+// is.
+struct SumFold {  // in double, so that float32 sums come out correctly rounded but for rare cases
+  template <class T>
+  using Acc = double;
+  template <class T>
+  static EDF_HD double start() {
+    return 0;
+  }
+  template <class T>
+  static __device__ double lift(T x) {
+    return static_cast<double>(x);
+  }
+  static __device__ double join(double a, double b) { return a + b; }
+  template <class Out>
+  static __device__ Out finish(double acc, double) {
+    return static_cast<Out>(acc);
+  }
+};
+
 template <class Fold>
 struct Join {
   template <class A>
@@ -109,35 +129,63 @@ __global__ void __launch_bounds__(block_threads, roomy)
   }
 }
 
-// Neighbouring outputs lie side by side in memory: a block takes `width` of them (a power of two) and spreads
-// the terms over its rows of threads.
+// Where a thread stands that works on outputs which lie side by side in memory: a block takes `width` of them
+// (a power of two) and spreads the terms over its rows of threads.
+struct ColumnPlace {
+  std::int64_t group, chunk, first, end, base;
+  int row, rows, col;
+  bool live;
+
+  __device__ ColumnPlace(const Reduction& r, int width, std::int64_t tile, std::int64_t tiles) {
+    const Division at = divide(tile, tiles);
+    const int thread = static_cast<int>(threadIdx.x);
+    rows = block_threads / width;
+    col = thread % width;
+    row = thread / width;
+    group = at.remainder * width + col;
+    chunk = at.quotient;
+    live = group < r.groups;
+    first = chunk * r.per_chunk;
+    end = !live ? 0 : first + r.per_chunk < r.length ? first + r.per_chunk : r.length;
+    base = live ? r.kept.offset(group) : 0;
+  }
+};
+
+// What the block accumulates of a thread's column. All its threads come here.
+template <class Fold, class In, class Acc>
+__device__ Acc join_column(const Reduction& r, const ColumnPlace& p, const In* x, Acc start, int width,
+                           Acc* shared) {
+  const int thread = static_cast<int>(threadIdx.x);
+  shared[thread] = join_terms<Fold>(start, r.reduced, x + p.base, p.first + p.row, p.end, p.rows);
+  for (int half = p.rows / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (p.row < half) shared[thread] = Fold::join(shared[thread], shared[thread + half * width]);
+  }
+  __syncthreads();
+  return shared[p.col];
+}
+
 template <class Fold, Result R, class In, class Out, class Acc>
 __global__ void __launch_bounds__(block_threads, roomy)
     reduce_columns(Reduction r, const In* x, Out* out, Acc start, int width, std::int64_t tiles) {
   EDF_SHARED(Acc, shared, block_threads);
-  const Division at = divide(static_cast<std::int64_t>(blockIdx.x), tiles);
-  const int thread = static_cast<int>(threadIdx.x), rows = block_threads / width;
-  const int col = thread % width, row = thread / width;
-  const std::int64_t group = at.remainder * width + col, first = at.quotient * r.per_chunk;
-  const bool live = group < r.groups;
-  const std::int64_t end = !live ? 0 : first + r.per_chunk < r.length ? first + r.per_chunk : r.length;
-  const std::int64_t base = live ? r.kept.offset(group) : 0;
-  Acc acc = join_terms<Fold>(start, r.reduced, x + base, first + row, end, rows);
-  shared[thread] = acc;
-  for (int half = rows / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (row < half) shared[thread] = Fold::join(shared[thread], shared[thread + half * width]);
-  }
-  __syncthreads();
-  acc = shared[col];
+  const ColumnPlace p(r, width, static_cast<std::int64_t>(blockIdx.x), tiles);
+  const Acc acc = join_column<Fold>(r, p, x, start, width, shared);
   if constexpr (R == Result::mask) {
-    for (std::int64_t i = row; i < end; i += rows) {
-      const std::int64_t place = base + r.reduced.offset(i);
+    for (std::int64_t i = p.row; i < p.end; i += p.rows) {
+      const std::int64_t place = p.base + r.reduced.offset(i);
       out[place] = mask_of(x[place], acc);
     }
   } else {
-    if (live && row == 0) put<R, Fold>(r, out, group, at.quotient, acc);
+    if (p.live && p.row == 0) put<R, Fold>(r, out, p.group, p.chunk, acc);
   }
+}
+
+// How many outputs side by side a block takes.
+inline int column_width(const Reduction& r) {
+  int width = 1;
+  while (width < 32 && width < r.kept.dims[0]) width *= 2;
+  return width;
 }
 
 template <class Body>
@@ -151,8 +199,7 @@ template <class Fold, Result R, class In, class Out, class Acc>
 void reduce_stage(const Launch& l, const Reduction& r, const In* x, Out* out, Acc start) {
   const bool side_by_side = r.kept.rank > 0 && r.kept.strides[0] == 1;
   if (side_by_side) {
-    int width = 1;
-    while (width < 32 && width < r.kept.dims[0]) width *= 2;
+    const int width = column_width(r);
     const std::int64_t tiles = (r.groups + width - 1) / width;
     launch(reduce_columns<Fold, R, In, Out, Acc>, blocks_for(tiles * r.chunks, 1), block_threads, 0, l.stream,
            r, x, out, start, width, tiles);

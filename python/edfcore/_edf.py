@@ -85,8 +85,8 @@ class AffineParams(ParameterPackage):
 
 
 def Xavier(nInputs: int) -> float:
-    """Bound of the uniform distribution with variance 1 / nInputs: sqrt(3 / nInputs)."""
-    return math.sqrt(3.0 / nInputs)
+    """Bound of the uniform distribution with variance 1 / nInputs: sqrt(3 / nInputs); with no inputs, sqrt(3)."""
+    return math.sqrt(3.0 / max(nInputs, 1))
 
 
 def seed(n: int) -> None:
