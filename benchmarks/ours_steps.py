@@ -17,7 +17,7 @@ import numpy as np
 
 from kernels import Array, integers, log_softmax_numpy, normal
 from ours_ops import NAME
-from peers_sizes import RATE, epoch_of, network_shape, networks
+from peers_sizes import RATE, epoch_of, minibatches, network_shape, networks
 from peers_steps import flops
 from peers_timing import Made, Peer, Setting
 
@@ -114,11 +114,33 @@ def step(sizes: Sequence[int], batch: int) -> Made:
     return Made(program.step, relative(loss, exact_loss(first, x, y)))
 
 
+def replayed(sizes: Sequence[int], batch: int, count: int) -> Made:
+    """One call for so many minibatches that are on the device, as jax scans them. The first two are the same."""
+    import edfcore as edf
+
+    x, y, first = normal(count * batch, sizes[0]), integers(sizes[-1], count * batch), first_parameters(sizes)
+    x[batch : 2 * batch], y[batch : 2 * batch] = x[:batch], y[:batch]
+    program = Program(edf, first)
+    X, Y = edf.Tensor(x), edf.Tensor(y)
+
+    def call() -> Any:
+        program.current()
+        return edf.replay(program.loss, {program.x: X, program.y: Y}, batch_size=batch)
+
+    losses = call()
+    return Made(
+        call,
+        relative(float(losses[batch : 2 * batch].mean()), exact_loss(first, x[:batch], y[:batch])),
+        count,
+    )
+
+
 def steps(setting: Setting) -> Iterator[Peer]:
-    """Those of the peers."""
+    """Those of the peers: one by one, and many by one call."""
     for sizes, batch in networks(setting):
-        yield Peer("training step", network_shape(sizes, batch), NAME, partial(step, sizes, batch),
-                   flops=flops(sizes, batch))  # fmt: skip
+        row = partial(Peer, "training step", network_shape(sizes, batch), flops=flops(sizes, batch))
+        yield row(NAME, partial(step, sizes, batch))
+        yield row(f"{NAME}, replay", partial(replayed, sizes, batch, minibatches(setting, batch)))
 
 
 def epoch(sizes: Sequence[int], batch: int, images: int) -> Made:
@@ -227,8 +249,8 @@ def measured(setting: Setting) -> Iterator[tuple[dict[str, Any], Callable[[], di
                 "threads": threads}, partial(on_the_cpu, network, threads))  # fmt: skip
 
 
-def fashion(images: int) -> tuple[Array, Array]:
-    """The training images where EDFCORE_DATA has them, and random ones of their shape elsewhere."""
+def fashion(images: int) -> tuple[Array, Array, str]:
+    """The training images where EDFCORE_DATA has them, and random ones of their shape elsewhere; and which they are."""
     from edfcore.demo import idx
 
     data = os.environ.get("EDFCORE_DATA")
@@ -237,17 +259,17 @@ def fashion(images: int) -> tuple[Array, Array]:
                  for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]  # fmt: skip
         if all(file.exists() for file in files):
             x, y = idx.read_pair(files[0], files[1], 10)
-            return x[:images].reshape(-1, 784) / np.float32(255), y[:images]
-    return normal(images, 784), integers(10, images)
+            return x[:images].reshape(-1, 784) / np.float32(255), y[:images], "Fashion-MNIST"
+    return normal(images, 784), integers(10, images), "random"
 
 
 def edf_epoch(module: str, sizes: Sequence[int], batch: int, images: int) -> dict[str, Any]:
     """The same program on both: on the device, and in NumPy on the CPU, of which a part stands for the whole."""
     sys.path.insert(0, str(ROOT / "tests"))
     edf = importlib.import_module(module)
-    x, y = fashion(images)
+    x, y, data = fashion(images)
     if x.shape[1] != sizes[0]:
-        x, y = normal(images, sizes[0]), integers(sizes[-1], images)
+        x, y, data = normal(images, sizes[0]), integers(sizes[-1], images), "random"
     program = Program(edf, first_parameters(sizes))
     program.loop(x, y, batch, 4 * batch)
     part = len(x) // batch if module == "edfcore" else min(len(x) // batch, 100)
@@ -255,7 +277,7 @@ def edf_epoch(module: str, sizes: Sequence[int], batch: int, images: int) -> dic
     program.loop(x, y, batch, part * batch)
     losses = np.asarray(program.loss.value)  # waits
     spent = (time.perf_counter() - begin) * (len(x) // batch) / part
-    return {"us": spent * 1e6, "steps": part, "loss": float(losses.mean())}
+    return {"us": spent * 1e6, "steps": part, "loss": float(losses.mean()), "data": data}
 
 
 def on_the_cpu(network: tuple[tuple[int, ...], int], threads: int) -> dict[str, Any]:

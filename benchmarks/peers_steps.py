@@ -7,10 +7,9 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from peers_sizes import EPOCH, RATE, epoch_of, network_shape, networks
+from peers_sizes import EPOCH, RATE, epoch_of, minibatches, network_shape, networks
 from peers_timing import Call, Made, Peer, Setting, capture, load
 
-SCANNED = 64
 CHUNK = 24
 
 
@@ -198,7 +197,7 @@ class JaxState:
 def jax_step(setting: Setting, sizes: Sequence[int], batch: int, precision: str | None, unroll: int) -> Made:
     """One call for each step, or (with `unroll`) one call for a scan over minibatches."""
     jax = load("jax")
-    count = (setting.size(SCANNED, 4) if batch <= 1024 else 8) if unroll else 1
+    count = minibatches(setting, batch) if unroll else 1
     problem = Problem(setting, sizes, batch, count)
     xs, ys = problem.xs, problem.ys.int()
     update = partial(jax_update, precision)

@@ -23,6 +23,7 @@ METHOD = (
 )
 BATCHES = 50
 SECONDS_PER_BATCH = 0.006
+SECONDS = 2.0  # in which calls of up to 40 ms come to so many batches
 ROTATED = 256_000_000
 
 Call = Callable[[], Any]
