@@ -12,8 +12,8 @@ import numpy as np
 import peers_sizes
 from kernels import Array, difference, integers, log_softmax_numpy, normal, softmax_numpy
 from peers_timing import ROTATED, Made, Peer, Rotating, Setting
+from problems import SAMPLED, layer_errors, layer_operands, product_errors, product_operands
 
-SAMPLED = 16
 NAME = "edfcore"
 
 
@@ -50,18 +50,12 @@ def product(setting: Setting, sizes: peers_sizes.Sizes, layout: str, how: str = 
     import edfcore as edf
     from edfcore import ops
 
-    i, k, j = sizes
-    flags = {"trans_a": layout[0] == "t", "trans_b": layout[1] == "t"}
-    a = normal(*((k, i) if flags["trans_a"] else (i, k)))
-    b = normal(*((j, k) if flags["trans_b"] else (k, j)))
+    flags = {name: True for name, mark in zip(("trans_a", "trans_b"), layout, strict=True) if mark == "t"}
+    a, b = product_operands(sizes, layout)
     A, B = edf.Tensor(a), edf.Tensor(b)
-    some = np.linspace(0, i - 1, min(i, SAMPLED), dtype=np.int64)
-    want = (a.T if flags["trans_a"] else a)[some].astype(np.float64) @ (
-        b.T if flags["trans_b"] else b
-    ).astype(np.float64)
     edf.set_float32_matmul(how)
-    run = partial(ops.matmul, A, B, **{name: True for name, on in flags.items() if on})
-    return Made(run, {"error": difference(run().numpy()[some], want)})
+    run = partial(ops.matmul, A, B, **flags)
+    return Made(run, product_errors(a, b, layout, run().numpy()))
 
 
 def products(setting: Setting) -> Iterator[Peer]:
@@ -79,8 +73,7 @@ def layer(sizes: peers_sizes.Sizes) -> Made:
     """A graph of one layer, of which the activations and all three gradients are kept."""
     import edfcore as edf
 
-    batch, i, j = sizes
-    x, w, b, g = normal(batch, i), normal(i, j) / np.float32(np.sqrt(i)), normal(j), 1 / batch
+    x, w, b, g = layer_operands(sizes)
     edf.clear_compgraph()
     X, W, B = map(edf.Parameter, (x, w, b))
     h = edf.Relu(edf.Affine([W, B], X))
@@ -96,11 +89,7 @@ def layer(sizes: peers_sizes.Sizes) -> Made:
 
     for _ in range(4):
         call()
-    x, w, b = (a.astype(np.float64) for a in (x, w, b))
-    z = x @ w + b
-    d = np.where(z > 0, g, 0)
-    pairs = [(h.value, np.maximum(z, 0)), (X.grad, d @ w.T), (W.grad, x.T @ d), (B.grad, d.sum(0))]
-    return Made(call, {"error": max(difference(got, want) for got, want in pairs)})
+    return Made(call, layer_errors([h.value, X.grad, W.grad, B.grad], [x, w, b, g]))
 
 
 def layers(setting: Setting) -> Iterator[Peer]:

@@ -9,54 +9,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kernels import Array, integers, log_softmax_numpy, normal
+from kernels import Array, integers, normal
 from ours_ops import NAME
 from peers_sizes import RATE, epoch_of, minibatches, network_shape, networks
-from peers_steps import flops
 from peers_timing import Made, Peer, Setting
+from problems import exact_loss, first_parameters, flops
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def first_parameters(sizes: Sequence[int]) -> list[Array]:
-    """Weights and biases, in turns."""
-    found: list[Array] = []
-    for i, j in pairwise(sizes):
-        found += [normal(i, j) / np.float32(np.sqrt(i)), np.zeros(j, np.float32)]
-    return found
-
-
-def exact_loss(parameters: Sequence[Array], x: Array, y: Array) -> float:
-    """The mean log-loss after one update, in float64."""
-    ps, x = [p.astype(np.float64) for p in parameters], x.astype(np.float64)
-    n = np.arange(len(y))
-
-    def forward() -> tuple[list[Array], Array]:
-        inputs, at = [x], x
-        for layer in range(0, len(ps), 2):
-            at = at @ ps[layer] + ps[layer + 1]
-            if layer + 2 < len(ps):
-                at = np.maximum(at, 0)
-                inputs.append(at)
-        return inputs, log_softmax_numpy(at)
-
-    inputs, log_p = forward()
-    d = np.exp(log_p)
-    d[n, y] -= 1
-    d /= len(y)
-    for layer in range(len(ps) - 2, -1, -2):
-        before = inputs[layer // 2]
-        below = (d @ ps[layer].T) * (before > 0)
-        ps[layer] = ps[layer] - RATE * (before.T @ d)
-        ps[layer + 1] = ps[layer + 1] - RATE * d.sum(0)
-        d = below
-    return float(-forward()[1][n, y].mean())
 
 
 class Program:
