@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = 1
 
 LOOK = 4.0  # seconds between two looks at what a program has written
-STALLED = 60.0  # seconds after which a program that has written nothing is given up
+STALLED = 90.0  # seconds after which a program that has written nothing is given up
 MARGIN = 15.0  # seconds in which a program may end by itself
 HOPELESS = 5  # programs in a row that measured nothing before they died
 
@@ -211,6 +211,8 @@ class Run:
 
         Where it dies or hangs, the row that it was at has failed, and the program is started again for those behind.
         """
+        if seconds < 1:
+            raise OutOfTimeError
         begun, end, deaths = self.document.get(self.current, {}), time.monotonic() + seconds, 0
         path.unlink(missing_ok=True)
         if begun.get("rows") and begun.get("complete") is False:  # by an earlier run: go on behind them
@@ -228,30 +230,34 @@ class Run:
             elif time.monotonic() - since > STALLED:
                 raise StalledError(f"nothing was written for {STALLED:.0f} s")
 
-        while deaths < HOPELESS:
-            left, measured = end - time.monotonic(), len(table.read(path).get("rows", []))
-            since = time.monotonic()
-            try:
-                limit = ["--seconds", f"{max(1.0, left - MARGIN):.0f}"]
-                done = self.command([*words, *limit], left, package=package, look=look)
-                if done.code == 0:
-                    note = ""
+        try:
+            while deaths < HOPELESS:
+                left, measured = end - time.monotonic(), len(table.read(path).get("rows", []))
+                since = time.monotonic()
+                try:
+                    limit = ["--seconds", f"{max(1.0, left - MARGIN):.0f}"]
+                    done = self.command([*words, *limit], left, package=package, look=look)
+                    if done.code == 0:
+                        note = ""
+                        break
+                    note = f"ended with status {done.code}: {self.clean(done.output, 500)}"
+                except OutOfTimeError as error:
+                    note = str(error)
                     break
-                note = f"ended with status {done.code}: {self.clean(done.output, 500)}"
-            except OutOfTimeError as error:
-                note = str(error)
-                break
-            except StalledError as error:
-                note = str(error)
-            document = table.read(path)
-            if not document:
-                break
-            deaths = deaths + 1 if len(document.get("rows", [])) == measured else 0
-            if document.get("at"):
-                table.failed(document, note)
-                write_whole(path, document)
+                except StalledError as error:
+                    note = str(error)
+                document = table.read(path)
+                if not document:
+                    break
+                deaths = deaths + 1 if len(document.get("rows", [])) == measured else 0
+                if document.get("at"):
+                    table.failed(document, note)
+                    write_whole(path, document)
+        finally:
+            self.document[self.current] = table.read(path) or begun
         found = table.read(path)
         if not found:
+            self.document.pop(self.current)
             raise RuntimeError(note or "no figures were written")
         found["clocks_after"] = clocks()
         return {**found, "note": note} if note else found

@@ -95,6 +95,11 @@ def clear(setting: Setting) -> None:
 
 def warm_torch(setting: Setting) -> None:
     """Import what is imported at first use: an import that a limit interrupts would harm the rows after it."""
+    load("torch").ones(8, device=setting.device)
+
+
+def warm_compiler(setting: Setting) -> None:
+    """The same."""
     torch = load("torch")
     torch.compile(lambda x: torch.relu(x) + 1)(torch.ones(8, device=setting.device))
 
@@ -120,7 +125,7 @@ def without_a_row(run: Callable[[Setting], None], setting: Setting) -> list[Row]
 def work(setting: Setting, pattern: str, limit: float) -> Iterator[tuple[str, Measure]]:
     """All rows, most important ones first: what each is called, and the function that measures it."""
     seconds = 0.02 if setting.quick else SECONDS
-    for run in (warm_torch, warm_jax, warm_others):
+    for run in (warm_torch, warm_compiler, warm_jax, warm_others):
         yield run.__name__, partial(without_a_row, run, setting)
     peers: list[Peer] = []
     for family in FAMILIES:

@@ -80,12 +80,12 @@ class Job:
         assert self.process is not None
         code, self.process = self.process.returncode, None
         self.log = run.clean(self.record.with_suffix(".log").read_text(errors="replace"))
-        if code in OVER:
+        last = list(recorder.recorded(self.record).values())[-1:]
+        begun = [line["test"] for line in last if line["outcome"] == "begun"]
+        if code in OVER and not begun:
             self.code = code
             return True
         self.deaths += 1
-        last = list(recorder.recorded(self.record).values())[-1:]
-        begun = [line["test"] for line in last if line["outcome"] == "begun"]
         if begun or code != recorder.LOST:
             why = f"ended with status {code}: {what_killed(self.log)}"
             recorder.write(self.record, begun[0] if begun else self.file.name, "failed", why)
@@ -169,7 +169,7 @@ def counted(jobs: Iterable[Job]) -> dict[str, Any]:
                 result["failures"].append({"test": line["test"], "why": line.get("why", "")})
         if job.code not in OVER:
             missing["cut_short" if any(file.values()) else "not_run"].append(job.record.stem)
-    return {**result, **missing}
+    return {**result, **missing, "complete": not any(missing.values())}
 
 
 def test_files(folder: Path) -> list[Path]:

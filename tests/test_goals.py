@@ -24,6 +24,7 @@ import kernels
 import ours
 import ours_ops
 import ours_steps
+import peers as programs
 import peers_layers
 import peers_rows
 import peers_sizes
@@ -88,6 +89,21 @@ def row(name: str, shape: str, who: str = "edfcore", **figures: Any) -> dict[str
 def verdicts(ours: list[Any], peers: list[Any], **document: Any) -> list[tuple[str, Any, str, str]]:
     judged = goals.judge({"ours": {"rows": ours}, "peers": {"rows": peers}, **document})
     return [(r["goal"], r["figure"], r["against"], r["verdict"]) for r in judged]
+
+
+def test_the_page_of_benchmarks_has_every_goal() -> None:
+    page = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    for goal in goals.GOALS:
+        wanted = goal.words().replace(">=", "at least").replace("<=", "at most")
+        assert f"| {goal.title} | {wanted} |" in page, goal.title
+
+
+def test_rows_of_jax_need_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    rows = dict(programs.work(QUICK, "", 1.0))
+    assert {"training step 12-8-5 batch 6 jax scan", "layer triple (6, 12) (12, 10) jax jit"} <= set(rows)
+    with pytest.raises(ImportError):
+        rows["softmaxes"]()
 
 
 @pytest.mark.parametrize(("us", "verdict"), [(95.0, "met"), (110.0, "missed")])
