@@ -100,7 +100,7 @@ def build(run: Run) -> dict[str, Any]:
         configure += ["-DEDFCORE_CUDA=ON", f"-DCMAKE_CUDA_ARCHITECTURES={architecture(capability)}"]
         if run.document["environment"]["nvcc"].startswith("13."):
             configure += ["-DCMAKE_CUDA_FLAGS=-split-compile=0"]  # every core has a part of the longest file
-    commands = [
+    commands: list[list[str | Path]] = [
         configure,
         ["cmake", "--build", folder, "--parallel", str(os.cpu_count() or 2)],
         ["cmake", "--install", folder, "--component", "python", "--prefix", run.site],

@@ -192,8 +192,8 @@ def chains(setting: Setting) -> Iterator[Peer]:
     yield Peer("multiply, add, relu, square", f"({n},)", NAME, partial(chain, n), bytes=8 * n)
     square = partial(lambda side: [normal(side, side)], side)
     for name, axis in (("sum", None), ("sum of each row", 1), ("sum of each column", 0)):
-        function, want = partial(ops.sum, axis=axis), partial(np.sum, axis=axis)
-        make = partial(made, setting, function, want, square, by_rows=axis == 1)
+        total, want = partial(ops.sum, axis=axis), partial(np.sum, axis=axis)
+        make = partial(made, setting, total, want, square, by_rows=axis == 1)
         yield Peer(name, f"({side}, {side})", NAME, make, bytes=4 * side * side)
 
 

@@ -52,7 +52,8 @@ def measure(
         once = clock() - begin
     launches = max(1, min(1000, int(SECONDS_PER_BATCH / max(once, 1e-7))))
     least = 3 if once < seconds else 1
-    whole, issue = [], []
+    whole: list[float] = []
+    issue: list[float] = []
     while len(whole) < BATCHES and (len(whole) < least or clock() - start < seconds):
         begin = clock()
         for _ in range(launches):
@@ -98,14 +99,15 @@ def time_kernel(kernel: Kernel, torch: Any, seconds: float) -> Iterator[dict[str
     tensors = [edf.Tensor(a) for a in arrays]
     error = kernel.error if want is None else difference(kernel.edf(*tensors).numpy(), want)
     yield row(kernel, "edfcore", "cuda", measure(lambda: kernel.edf(*tensors), wait, seconds), error)
-    if torch is not None and kernel.torch is not None:
+    run = kernel.torch
+    if torch is not None and run is not None:
         peers = [torch.as_tensor(a).cuda() for a in arrays]
-        error = None if want is None else difference(kernel.torch(*peers).detach().cpu().numpy(), want)
+        error = None if want is None else difference(run(*peers).detach().cpu().numpy(), want)
         yield row(
             kernel,
             "torch",
             "cuda",
-            measure(lambda: kernel.torch(*peers), torch.cuda.synchronize, seconds),
+            measure(lambda: run(*peers), torch.cuda.synchronize, seconds),
             error,
         )
         del peers
