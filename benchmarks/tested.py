@@ -29,6 +29,7 @@ NOT_ABOUT_A_DEVICE = (
     "architecture", "benchmarks", "bits", "cmake", "cpp", "cuda_code", "demo_data", "device_script", "examples",
     "goals", "numpy_edf", "products", "simulator", "streams", "train", "transcendentals",
 )  # fmt: skip
+SUITE = ("--device", "cuda", "--device-only")  # what conftest.py has for this
 PARTS = {
     "test_ops.py": 10,
     "test_endings.py": 2,
@@ -117,8 +118,8 @@ def jobs_for(run: Run, folder: Path, files: Sequence[Path], before: Sequence[str
         for part in range(parts := 1 if run.options.quick else PARTS.get(file.name, 1)):
             record = folder / f"{file.stem}-{part}.jsonl"
             words = [*before, sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
-                     "-p", "recorder", f"--record={record}", f"--part={part}/{parts}", "--device", "cuda",
-                     "--device-only", *more, str(file)]  # fmt: skip
+                     "-p", "recorder", f"--record={record}", f"--part={part}/{parts}", *SUITE, *more,
+                     str(file)]  # fmt: skip
             jobs.append(Job(file, words, record))
     return jobs
 
@@ -194,8 +195,21 @@ def tests(run: Run) -> dict[str, Any]:
         run.document["tests"] = counted(jobs)
         run.write()
 
-    run_jobs(run, jobs, run.share(), look)
-    return counted(jobs)
+    end = time.monotonic() + run.share()
+    run_jobs(run, jobs, 0.9 * (end - time.monotonic()), look)
+    found = counted(jobs)
+    return {**found, **alone(run, found["failures"], end - time.monotonic())}
+
+
+def alone(run: Run, failures: Sequence[dict[str, str]], seconds: float) -> dict[str, Any]:
+    """What becomes of tests that have failed beside others when nothing else runs."""
+    names = [failure["test"] for failure in failures if "::" in failure["test"]]
+    if not names or seconds < 1:
+        return {}
+    (job,) = jobs_for(run, run.scratch / "alone", [Path("alone")], [])
+    job.words = [word for word in job.words if word != "alone"] + names
+    run_jobs(run, [job], seconds, lambda: None)
+    return {"alone": {name: line["outcome"] for name, line in recorder.recorded(job.record).items()}}
 
 
 def sanitizer(run: Run) -> dict[str, Any]:

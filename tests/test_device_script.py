@@ -336,9 +336,8 @@ def test_the_suite_in_parts_whatever_dies(run: Run, monkeypatch: pytest.MonkeyPa
     (run.scratch / "test_that.py").write_text("import not_there")
     monkeypatch.setitem(tested.PARTS, "test_it.py", 2)
     run.options.quick = False
+    monkeypatch.setattr(tested, "SUITE", [])  # there is no conftest.py with these options
     jobs = tested.jobs_for(run, run.scratch / "tests", [file, run.scratch / "test_that.py"], [])
-    for job in jobs:  # there is no conftest.py with the suite's own options
-        job.words = [w for w in job.words if w not in ("--device", "cuda", "--device-only")]
     seen: list[int] = []
     tested.run_jobs(run, jobs, 60.0, lambda: seen.append(tested.counted(jobs)["passed"]))
     found = tested.counted(jobs)
@@ -351,14 +350,16 @@ def test_the_suite_in_parts_whatever_dies(run: Run, monkeypatch: pytest.MonkeyPa
     assert "ended with status 7" in found["failures"][1]["why"]
     assert "not_there" in found["failures"][3]["why"]
     assert (found["not_run"], found["cut_short"]) == ([], ["test_that-0"])
+    again = tested.alone(run, [{"test": f"{file}::test_numbers[{n}]"} for n in (2, 3)], 20.0)
+    assert list(again["alone"].values()) == ["failed", "passed"]
 
 
 @posix
-def test_what_a_suite_has_found_counts_when_the_time_is_up(run: Run) -> None:
+def test_what_a_suite_has_found_counts_when_the_time_is_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     file = run.scratch / "test_slow.py"
     file.write_text("import time\ndef test_a(): pass\ndef test_b(): time.sleep(60)\n")
+    monkeypatch.setattr(tested, "SUITE", [])
     (job,) = tested.jobs_for(run, run.scratch / "tests", [file], [])
-    job.words = [w for w in job.words if w not in ("--device", "cuda", "--device-only")]
     tested.run_jobs(run, [job], 2.0, lambda: None)
     found = tested.counted([job])
     assert (found["passed"], found["failed"], found["cut_short"]) == (1, 0, ["test_slow-0"])
