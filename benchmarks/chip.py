@@ -8,12 +8,14 @@ is to become, and cpp/rows.cu the choices of its kernels for rows, scattered sum
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evidence import ROOT, Run
+from evidence import ROOT, OutOfTimeError, Run
 
 CPP = ROOT / "benchmarks" / "cpp"
 
@@ -45,24 +47,48 @@ def compiled(run: Run, source: Path, *flags: str) -> Path:
     return program
 
 
+def parsed(text: str) -> Any:
+    """What JSON at the beginning of a text holds, of C's nan and inf nothing; None where there is none."""
+    text = re.sub(r"(?<=[:,\[\s])-?(?:nan|inf)(?=[,}\]\s])", "null", text)
+    try:
+        return json.JSONDecoder().raw_decode(text)[0]
+    except ValueError:
+        return None
+
+
+def parsed_lines(text: str) -> list[dict[str, Any]]:
+    """The rows among the lines that a program has printed. A line that was cut is none."""
+    found = [parsed(line) for line in text.splitlines() if line.startswith("{")]
+    return [row for row in found if isinstance(row, dict)]
+
+
+def printed(run: Run, words: Sequence[str | Path], seconds: float) -> tuple[str, dict[str, str]]:
+    """What a program prints, cut short or not; and a note where it did not end well."""
+    try:
+        done = run.command(words, seconds)
+    except OutOfTimeError as error:
+        if not error.output:
+            raise
+        return error.output, {"note": str(error)}
+    if done.code == 0:
+        return done.output, {}
+    return done.output, {"note": f"ended with status {done.code}: {run.clean(done.output, 500)}"}
+
+
 def limits(run: Run) -> dict[str, Any]:
     """What the chip gives: bandwidth, arithmetic, and what launches, barriers and copies cost."""
     program = compiled(run, CPP / "limits.cu")
-    done = run.command([program], min(75.0, run.budget.left()))
-    start = done.output.find("\n{")
-    if done.code != 0 or start < 0:
-        raise RuntimeError(run.clean(done.output))
-    result: dict[str, Any] = json.JSONDecoder().raw_decode(done.output[start + 1 :])[0]
-    return result
+    output, note = printed(run, [program], min(75.0, run.budget.left()))
+    result = parsed("{" + f"\n{output}".partition("\n{")[2])
+    if not isinstance(result, dict):
+        raise RuntimeError(run.clean(output))
+    return {**result, **note}
 
 
 def peers(run: Run) -> dict[str, Any]:
-    """What torch, JAX, CuPy and Triton reach, most important rows first, in half of the time that is left."""
-    seconds, path = run.budget.share(0.5), run.scratch / "peers.json"
+    """What torch, JAX, CuPy and Triton reach, most important rows first."""
     program = ROOT / "benchmarks" / "peers.py"
-    return run.figures(
-        [sys.executable, program, "--seconds", f"{seconds - 20:.0f}", "--out", path], path, seconds
-    )
+    return run.figures([sys.executable, program], run.scratch / "peers.json", run.share())
 
 
 def hopper(run: Run) -> dict[str, Any]:
@@ -72,23 +98,30 @@ def hopper(run: Run) -> dict[str, Any]:
     path = run.scratch / "hopper_matmul.jsonl"
     path.unlink(missing_ok=True)
     program = compiled(run, CPP / "hopper_matmul.cu")
-    seconds = min(60.0, run.budget.left() - 30)
-    done = run.command(["bash", CPP / "hopper_matmul.sh", path, f"{seconds:.0f}", program], run.budget.left())
-    if not path.exists():
-        raise RuntimeError(run.clean(done.output))
-    printed = [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
-    return {"rows": printed, "summary": run.clean(done.output)}
+    seconds = min(90.0, run.share())
+    words: list[str | Path] = [
+        "bash",
+        CPP / "hopper_matmul.sh",
+        path,
+        f"{max(1.0, seconds - 30):.0f}",
+        program,
+    ]
+    output, note = printed(run, words, seconds)
+    found = parsed_lines(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
+    if not found:
+        raise RuntimeError(run.clean(output))
+    return {"rows": found, "summary": run.clean(output), **note}
 
 
 def beside_the_engine(run: Run, source: str, most: float) -> dict[str, Any]:
     """Run a program that is compiled with the engine's own kernels: rows as it prints them."""
     program = compiled(run, CPP / source, "-fmad=false", "-DEDF_ISA=cuda", f"-I{ROOT / 'csrc'}")
-    seconds = min(most, run.budget.left())
-    done = run.command([program, f"{max(1.0, seconds - 10):.0f}"], seconds)
-    printed = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
-    if not any(row["row"] == "time" for row in printed):
-        raise RuntimeError(run.clean(done.output))
-    return {"rows": printed}
+    seconds = min(most, run.share())
+    output, note = printed(run, [program, f"{max(1.0, seconds - 10):.0f}"], seconds)
+    found = parsed_lines(output)
+    if not any(row.get("row") == "time" for row in found):
+        raise RuntimeError(run.clean(output))
+    return {"rows": found, **note}
 
 
 def simt(run: Run) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,18 +11,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import goals
+import table
+from table import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = 1
 
-
-def write_whole(path: Path, document: dict[str, Any], allow_nan: bool = True) -> None:
-    """Write a JSON file in one step: who reads it meanwhile finds the one before."""
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(document, indent=1, allow_nan=allow_nan) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+LOOK = 4.0  # seconds between two looks at what a program has written
+STALLED = 90.0  # seconds after which a program that has written nothing is given up
+MARGIN = 15.0  # seconds in which a program may end by itself
+HOPELESS = 5  # programs in a row that measured nothing before they died
 
 
 class Budget:
@@ -45,7 +48,15 @@ class Budget:
 
 
 class OutOfTimeError(Exception):
-    """A section had no time left, or its command did not end in time."""
+    """A section had no time left, or its command did not end in time; `output` is what it had printed."""
+
+    def __init__(self, words: str = "", output: str = "") -> None:
+        super().__init__(words)
+        self.output = output
+
+
+class StalledError(Exception):
+    """A command has shown no progress for too long."""
 
 
 @dataclass
@@ -73,31 +84,60 @@ class Run:
             "sections": {},
         }
         self.path: Path | None = None
+        self.current = ""  # the section
+        self.ahead: dict[
+            str, float
+        ] = {}  # weights of the sections that are to be done, the current one among them
+
+    def share(self) -> float:
+        """Seconds for the current section: by its weight among those that are still to be done."""
+        return self.budget.share(self.ahead.get(self.current, 1.0) / (sum(self.ahead.values()) or 1.0))
+
+    def adopt(self, earlier: dict[str, Any]) -> None:
+        """Keep what an earlier run has found of the same sources on the same device, for the same file."""
+
+        def same(document: dict[str, Any]) -> tuple[Any, ...]:
+            found = document.get("environment", {})
+            options = document.get("options", {})
+            return found.get("sources"), found.get("gpu", {}).get("name"), options.get("quick"), SCHEMA
+
+        if not earlier or same(earlier) != same(self.document):
+            return
+        run = {key: earlier[key] for key in ("started", "seconds", "options", "sections")}
+        self.document = {**earlier, **self.document, "earlier": [*earlier.get("earlier", []), run]}
+        self.document["sections"] = {**earlier["sections"], **self.document["sections"]}
 
     def write(self) -> None:
         """Replace the file by what is known now, in one step."""
         if self.path is None:
             return
         self.document["seconds"] = round(self.budget.spent(), 1)
+        try:
+            self.document["goals"] = goals.judge(self.document)
+        except Exception as error:  # no reason to lose the figures
+            print(f"the goals cannot be judged: {type(error).__name__}: {error}", file=sys.stderr)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, self.document, allow_nan=False)
+        write_whole(self.path, self.document)
 
     def section(self, name: str, work: Callable[[Run], Any]) -> None:
         """Do one section, and keep its result or what went wrong with it."""
-        start = self.budget.spent()
+        start, self.current = self.budget.spent(), name
         print(f"{name} ...", flush=True)
-        status = "done"
+        status = "stopped"
         try:
             if self.budget.left() <= 0:
                 raise OutOfTimeError
             self.document[name] = work(self)
+            status = "done"
         except OutOfTimeError as error:
             status = "out of time"
             self.document.setdefault(name, {"note": str(error) or "not started"})
         except Exception as error:
             status = "failed"
-            self.document[name] = {"error": self.clean(f"{type(error).__name__}: {error}")}
+            self.document.setdefault(name, {})
+            self.document[name] |= {"error": self.clean(f"{type(error).__name__}: {error}")}
         finally:
+            self.ahead.pop(name, None)
             seconds = round(self.budget.spent() - start, 1)
             self.document["sections"][name] = {"status": status, "seconds": seconds}
             self.write()
@@ -114,17 +154,25 @@ class Run:
             text = text.replace(str(folder), word)
         return text[-most:]
 
-    def command(self, words: Sequence[str | Path], seconds: float, *, package: bool = False) -> Finished:
-        """Run a command and everything it starts for at most so long. `package` lets it import what was built."""
+    def command(
+        self,
+        words: Sequence[str | Path],
+        seconds: float,
+        *,
+        package: bool = False,
+        look: Callable[[], None] = lambda: None,
+    ) -> Finished:
+        """Run a command and everything it starts for at most so long.
+
+        `package` lets it import what was built; `look` is called now and then, and may stop it.
+        """
         if seconds < 1:
             raise OutOfTimeError
-        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-        if package:
-            env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(self.site), os.environ.get("PYTHONPATH")]))
+        end = time.monotonic() + seconds
         with subprocess.Popen(
             [str(word) for word in words],
             cwd=ROOT,
-            env=env,
+            env=self.variables(package),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -132,32 +180,93 @@ class Run:
             start_new_session=True,
         ) as process:
             try:
-                output, _ = process.communicate(timeout=seconds)
-            except BaseException as error:
-                os.killpg(process.pid, signal.SIGKILL)
-                output, _ = process.communicate()
-                if isinstance(error, subprocess.TimeoutExpired):
-                    raise OutOfTimeError(
-                        f"stopped after {seconds:.0f} s: {self.clean(output, 500)}"
-                    ) from None
+                while True:
+                    try:
+                        left = max(0.0, end - time.monotonic())
+                        output, _ = process.communicate(timeout=min(LOOK, left))
+                        return Finished(process.returncode, output)
+                    except subprocess.TimeoutExpired:
+                        look()
+                        if left <= LOOK:
+                            break
+            except BaseException:
+                kill(process)
                 raise
-        return Finished(process.returncode, output)
+            kill(process)
+            output, _ = process.communicate()
+            raise OutOfTimeError(f"stopped after {seconds:.0f} s: {self.clean(output, 500)}", output)
+
+    def variables(self, package: bool) -> dict[str, str]:
+        """The environment of a command."""
+        found = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        if package:
+            paths = [str(self.site), os.environ.get("PYTHONPATH")]
+            found["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        return found
 
     def figures(
         self, words: Sequence[str | Path], path: Path, seconds: float, *, package: bool = False
     ) -> dict[str, Any]:
-        """Run a command that adds to the JSON file `path` as it goes. What it wrote counts, even if cut short."""
+        """Run a program that fills the table `path`: what it wrote counts, even if it is cut short.
+
+        Where it dies or hangs, the row that it was at has failed, and the program is started again for those behind.
+        """
+        if seconds < 1:
+            raise OutOfTimeError
+        begun, end, deaths = self.document.get(self.current, {}), time.monotonic() + seconds, 0
         path.unlink(missing_ok=True)
-        note = ""
+        if begun.get("rows") and begun.get("complete") is False:  # by an earlier run: go on behind them
+            write_whole(path, {key: begun[key] for key in ("done", "rows", "failed")})
+        words = [*words, *["--quick"] * self.options.quick, "--out", path]
+        note, seen, since = "", b"", time.monotonic()
+
+        def look() -> None:
+            nonlocal seen, since
+            found = path.read_bytes() if path.exists() else b""
+            if found != seen:
+                seen, since = found, time.monotonic()
+                self.document[self.current] = table.read(path)
+                self.write()
+            elif time.monotonic() - since > STALLED:
+                raise StalledError(f"nothing was written for {STALLED:.0f} s")
+
         try:
-            done = self.command(words, seconds, package=package)
-            note = self.clean(done.output) if done.code else ""
-        except OutOfTimeError as error:
-            note = str(error)
-        if not path.exists():
+            while deaths < HOPELESS:
+                left, measured = end - time.monotonic(), len(table.read(path).get("rows", []))
+                since = time.monotonic()
+                try:
+                    limit = ["--seconds", f"{max(1.0, left - MARGIN):.0f}"]
+                    done = self.command([*words, *limit], left, package=package, look=look)
+                    if done.code == 0:
+                        note = ""
+                        break
+                    note = f"ended with status {done.code}: {self.clean(done.output, 500)}"
+                except OutOfTimeError as error:
+                    note = str(error)
+                    break
+                except StalledError as error:
+                    note = str(error)
+                document = table.read(path)
+                if not document:
+                    break
+                deaths = deaths + 1 if len(document.get("rows", [])) == measured else 0
+                if document.get("at"):
+                    table.failed(document, note)
+                    write_whole(path, document)
+        finally:
+            self.document[self.current] = table.read(path) or begun
+        found = table.read(path)
+        if not found:
+            self.document.pop(self.current)
             raise RuntimeError(note or "no figures were written")
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {**result, "note": note} if note else result
+        found["clocks_after"] = clocks()
+        return {**found, "note": note} if note else found
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End a command and all that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def ask(*words: str) -> str:
@@ -174,3 +283,16 @@ def ask_gpu(*fields: str) -> dict[str, str]:
     answer = ask("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader").splitlines()
     values = [value.strip() for value in answer[0].split(",")] if answer else []
     return dict(zip(fields, values, strict=True)) if len(values) == len(fields) else {}
+
+
+def clocks() -> dict[str, str]:
+    """What the GPU's clocks are just now."""
+    return ask_gpu("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw")
+
+
+def found_version(name: str) -> str | None:
+    """The version of a package, if it is installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -82,10 +82,10 @@ def elementwise(ops: Any, torch: Any, quick: bool) -> Iterator[Kernel]:
     ):
         b = np.abs(normal(*shape)) + 0.5
         moved = 4 * (2 * size + b.size)
-        for op, reference in (("add", np.add), ("mul", np.multiply), ("div", np.divide)):
+        for op, exact in (("add", np.add), ("mul", np.multiply), ("div", np.divide)):
             if op == "add" or name == "same":
                 yield Kernel(f"{op} {name}", f"{a.shape} {b.shape}", [a, b], getattr(ops, op), getattr(torch, op, None),
-                             reference, bytes=moved)  # fmt: skip
+                             exact, bytes=moved)  # fmt: skip
     yield Kernel(
         "transpose",
         f"{a.shape}",

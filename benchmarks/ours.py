@@ -2,8 +2,9 @@
 
     python benchmarks/ours.py --seconds 120 --out ours.json
 
-It needs no other framework. The result file is written anew after every row, most important rows first; a row that
-fails is listed under `failed` with the reason. `--quick` takes tiny sizes, also for the simulated device.
+It needs no other framework. The result file is written anew around every row, most important rows first; a row that
+fails is listed under `failed` with the reason. Where the file is there already, its rows are not measured again. The
+status is 3 where the device was lost. `--quick` takes tiny sizes, also for the simulated device.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import Any
 
 import ours_ops
 import ours_steps
-from evidence import write_whole
-from peers_timing import METHOD, EventClock, Made, Peer, Setting, measure, row_of
+from peers_sizes import LATEST, lateness
+from peers_timing import METHOD, SECONDS, EventClock, Made, Peer, Setting, measure, row_of
+from table import Measure, Row, Table
 
 FAMILIES: tuple[Callable[[Setting], Iterator[Peer]], ...] = (
     ours_steps.steps,
@@ -34,8 +36,8 @@ FAMILIES: tuple[Callable[[Setting], Iterator[Peer]], ...] = (
 )
 
 
-def timed(peer: Peer, seconds: float, wait: Callable[[], Any]) -> dict[str, Any]:
-    """One line of the table, as peers.py has it."""
+def timed(peer: Peer, seconds: float, wait: Callable[[], Any]) -> list[Row]:
+    """The line of the table, as peers.py has it."""
     import edfcore as edf
 
     begin = time.monotonic()
@@ -46,22 +48,35 @@ def timed(peer: Peer, seconds: float, wait: Callable[[], Any]) -> dict[str, Any]
         prepared = time.monotonic() - begin
         figures = measure(made, EventClock(edf.cuda.Event), seconds)
     bound = figures["issue_us"] > 0.8 * figures["us"]
-    return row_of(peer, made, figures, prepare_s=round(prepared, 2), host_bound=bound)
+    return [row_of(peer, made, figures, prepare_s=round(prepared, 2), host_bound=bound)]
 
 
-def described(words: dict[str, Any], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """One line of what is not timed by events."""
-    return {**words, **run()}
+def described(words: Row, run: Callable[[], Row]) -> list[Row]:
+    """The line of what is not timed by events."""
+    return [{**words, **run()}]
 
 
-def work(setting: Setting, wait: Callable[[], Any]) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """All rows: what each is called, and the function that measures it."""
-    seconds = 0.02 if setting.quick else 0.4
-    for family in FAMILIES:
-        for peer in family(setting):
-            yield f"{peer.name} {peer.shape}", partial(timed, peer, seconds, wait)
-    for words, run in ours_steps.measured(setting):
-        yield f"{words['name']} {words['shape']} {words['who']}", partial(described, words, run)
+def work(setting: Setting, wait: Callable[[], Any]) -> Iterator[tuple[str, Measure]]:
+    """All rows, most important ones first: what each is called, and the function that measures it."""
+    seconds = 0.02 if setting.quick else SECONDS
+    peers = [peer for family in FAMILIES for peer in family(setting)]
+    for late in range(LATEST + 1):
+        for peer in peers:
+            if lateness(peer) == late:
+                yield f"{peer.name} {peer.shape} {peer.who}", partial(timed, peer, seconds, wait)
+        for words, run in ours_steps.measured(setting) if late == 0 else ():
+            yield f"{words['name']} {words['shape']} {words['who']}", partial(described, words, run)
+
+
+def clear() -> None:
+    """What the last row has left behind goes; raises where the device is lost."""
+    import edfcore as edf
+
+    edf.clear_compgraph()
+    edf.set_float32_matmul("exact")
+    gc.collect()
+    edf.cuda.synchronize()
+    edf.cuda.empty_cache()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,42 +84,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=120.0, help="time for all rows (120)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the JSON file to write")
+    parser.add_argument("--seconds", type=float, default=180.0, help="time for all rows (180)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the JSON file to fill")
     parser.add_argument("--quick", action="store_true", help="tiny sizes")
     options = parser.parse_args(arguments)
+    end, table = time.monotonic() + options.seconds, Table(options.out, method=METHOD)
     import edfcore as edf
 
-    end = time.monotonic() + options.seconds
     edf.set_device("cuda")
-    document: dict[str, Any] = {
-        "method": METHOD, "device": edf.cuda.description(), "complete": False, "rows": [], "failed": [],
-    }  # fmt: skip
-
-    def write() -> None:
-        write_whole(options.out, document, allow_nan=False)
-
-    for label, run in work(Setting(quick=options.quick), edf.cuda.synchronize):
-        if time.monotonic() > end:
-            write()
-            return 0
-        try:
-            row = run()
-            document["rows"].append(row)
-            figure = f"{row['us']:12.2f} us" if "us" in row else f"{row['peak_bytes']:12} bytes"
-            print(f"{label:80} {figure} {row.get('error', '')}", file=sys.stderr, flush=True)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"[:600]
-            document["failed"].append({"row": label, "reason": reason})
-            print(f"{label:80} failed: {reason.splitlines()[0]}", file=sys.stderr, flush=True)
-        edf.clear_compgraph()
-        edf.set_float32_matmul("exact")
-        gc.collect()
-        edf.cuda.empty_cache()
-        write()
-    document["complete"] = True
-    write()
-    return 1 if document["failed"] else 0
+    table.document["device"] = edf.cuda.description()
+    return table.fill(work(Setting(quick=options.quick), edf.cuda.synchronize), end, clear)
 
 
 if __name__ == "__main__":

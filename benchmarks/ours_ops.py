@@ -12,8 +12,8 @@ import numpy as np
 import peers_sizes
 from kernels import Array, difference, integers, log_softmax_numpy, normal, softmax_numpy
 from peers_timing import ROTATED, Made, Peer, Rotating, Setting
+from problems import SAMPLED, layer_errors, layer_operands, product_errors, product_operands
 
-SAMPLED = 16
 NAME = "edfcore"
 
 
@@ -31,12 +31,13 @@ def made(
     function: Callable[..., Any],
     want: Callable[..., Array],
     arrays: Callable[[], list[Array]],
+    by_rows: bool = True,
 ) -> Made:
-    """Time an op on rotated buffers; the error is that of the first and last rows, from float64."""
+    """Time an op on rotated buffers; the error from float64 is that of the first and last rows, or of all results."""
     given = arrays()
     call = tensors(setting, given, function)
     got = function(*call.sets[0]).numpy()
-    if got.ndim and got.shape[0] == given[0].shape[0] > 2 * SAMPLED:
+    if by_rows and len(got) > 2 * SAMPLED:
         some = np.r_[0:SAMPLED, len(got) - SAMPLED : len(got)]
         got = got[some]
         given = [a[some] if a.shape[:1] == given[0].shape[:1] else a for a in given]
@@ -49,18 +50,12 @@ def product(setting: Setting, sizes: peers_sizes.Sizes, layout: str, how: str = 
     import edfcore as edf
     from edfcore import ops
 
-    i, k, j = sizes
-    flags = {"trans_a": layout[0] == "t", "trans_b": layout[1] == "t"}
-    a = normal(*((k, i) if flags["trans_a"] else (i, k)))
-    b = normal(*((j, k) if flags["trans_b"] else (k, j)))
+    flags = {name: True for name, mark in zip(("trans_a", "trans_b"), layout, strict=True) if mark == "t"}
+    a, b = product_operands(sizes, layout)
     A, B = edf.Tensor(a), edf.Tensor(b)
-    some = np.linspace(0, i - 1, min(i, SAMPLED), dtype=np.int64)
-    want = (a.T if flags["trans_a"] else a)[some].astype(np.float64) @ (
-        b.T if flags["trans_b"] else b
-    ).astype(np.float64)
     edf.set_float32_matmul(how)
-    run = partial(ops.matmul, A, B, **{name: True for name, on in flags.items() if on})
-    return Made(run, {"error": difference(run().numpy()[some], want)})
+    run = partial(ops.matmul, A, B, **flags)
+    return Made(run, product_errors(a, b, layout, run().numpy()))
 
 
 def products(setting: Setting) -> Iterator[Peer]:
@@ -78,8 +73,7 @@ def layer(sizes: peers_sizes.Sizes) -> Made:
     """A graph of one layer, of which the activations and all three gradients are kept."""
     import edfcore as edf
 
-    batch, i, j = sizes
-    x, w, b, g = normal(batch, i), normal(i, j) / np.float32(np.sqrt(i)), normal(j), 1 / batch
+    x, w, b, g = layer_operands(sizes)
     edf.clear_compgraph()
     X, W, B = map(edf.Parameter, (x, w, b))
     h = edf.Relu(edf.Affine([W, B], X))
@@ -95,11 +89,7 @@ def layer(sizes: peers_sizes.Sizes) -> Made:
 
     for _ in range(4):
         call()
-    x, w, b = (a.astype(np.float64) for a in (x, w, b))
-    z = x @ w + b
-    d = np.where(z > 0, g, 0)
-    pairs = [(h.value, np.maximum(z, 0)), (X.grad, d @ w.T), (W.grad, x.T @ d), (B.grad, d.sum(0))]
-    return Made(call, {"error": max(difference(got, want) for got, want in pairs)})
+    return Made(call, layer_errors([h.value, X.grad, W.grad, B.grad], [x, w, b, g]))
 
 
 def layers(setting: Setting) -> Iterator[Peer]:
@@ -134,7 +124,7 @@ def log_softmax_backward(g: Array, log_p: Array) -> Array:
 
 
 def softmaxes(setting: Setting) -> Iterator[Peer]:
-    """Forward; and backward from the result."""
+    """Forward; and backward from the result, for which other numbers do as well."""
     from edfcore import ops
 
     for shape in peers_sizes.rows(setting):
@@ -144,8 +134,7 @@ def softmaxes(setting: Setting) -> Iterator[Peer]:
             ("log_softmax", ops.log_softmax, log_softmax_numpy, log_softmax_backward),
         ):
             one = partial(lambda shape: [normal(*shape)], shape)
-            result = softmax_numpy if name == "softmax" else log_softmax_numpy
-            two = partial(lambda shape, result: [normal(*shape), result(normal(*shape))], shape, result)
+            two = partial(lambda shape: [normal(*shape), normal(*shape)], shape)
             yield Peer(name, f"{shape}", NAME, partial(made, setting, forward, want, one), bytes=2 * size)
             backward = internal(f"{name}_grad")
             yield Peer(f"{name} backward", f"{shape}", NAME, partial(made, setting, backward, back, two),
@@ -203,9 +192,9 @@ def chains(setting: Setting) -> Iterator[Peer]:
     yield Peer("multiply, add, relu, square", f"({n},)", NAME, partial(chain, n), bytes=8 * n)
     square = partial(lambda side: [normal(side, side)], side)
     for name, axis in (("sum", None), ("sum of each row", 1), ("sum of each column", 0)):
-        function, want = partial(ops.sum, axis=axis), partial(np.sum, axis=axis)
-        yield Peer(name, f"({side}, {side})", NAME, partial(made, setting, function, want, square),
-                   bytes=4 * side * side)  # fmt: skip
+        total, want = partial(ops.sum, axis=axis), partial(np.sum, axis=axis)
+        make = partial(made, setting, total, want, square, by_rows=axis == 1)
+        yield Peer(name, f"({side}, {side})", NAME, make, bytes=4 * side * side)
 
 
 def gelu_numpy(x: Array) -> Array:

@@ -9,54 +9,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kernels import Array, integers, log_softmax_numpy, normal
+from kernels import Array, integers, normal
 from ours_ops import NAME
-from peers_sizes import RATE, epoch_of, network_shape, networks
-from peers_steps import flops
+from peers_sizes import RATE, epoch_of, minibatches, network_shape, networks
 from peers_timing import Made, Peer, Setting
+from problems import exact_loss, first_parameters, flops
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def first_parameters(sizes: Sequence[int]) -> list[Array]:
-    """Weights and biases, in turns."""
-    found: list[Array] = []
-    for i, j in pairwise(sizes):
-        found += [normal(i, j) / np.float32(np.sqrt(i)), np.zeros(j, np.float32)]
-    return found
-
-
-def exact_loss(parameters: Sequence[Array], x: Array, y: Array) -> float:
-    """The mean log-loss after one update, in float64."""
-    ps, x = [p.astype(np.float64) for p in parameters], x.astype(np.float64)
-    n = np.arange(len(y))
-
-    def forward() -> tuple[list[Array], Array]:
-        inputs, at = [x], x
-        for layer in range(0, len(ps), 2):
-            at = at @ ps[layer] + ps[layer + 1]
-            if layer + 2 < len(ps):
-                at = np.maximum(at, 0)
-                inputs.append(at)
-        return inputs, log_softmax_numpy(at)
-
-    inputs, log_p = forward()
-    d = np.exp(log_p)
-    d[n, y] -= 1
-    d /= len(y)
-    for layer in range(len(ps) - 2, -1, -2):
-        before = inputs[layer // 2]
-        below = (d @ ps[layer].T) * (before > 0)
-        ps[layer] = ps[layer] - RATE * (before.T @ d)
-        ps[layer + 1] = ps[layer + 1] - RATE * d.sum(0)
-        d = below
-    return float(-forward()[1][n, y].mean())
 
 
 class Program:
@@ -114,11 +78,33 @@ def step(sizes: Sequence[int], batch: int) -> Made:
     return Made(program.step, relative(loss, exact_loss(first, x, y)))
 
 
+def replayed(sizes: Sequence[int], batch: int, count: int) -> Made:
+    """One call for so many minibatches that are on the device, as jax scans them. The first two are the same."""
+    import edfcore as edf
+
+    x, y, first = normal(count * batch, sizes[0]), integers(sizes[-1], count * batch), first_parameters(sizes)
+    x[batch : 2 * batch], y[batch : 2 * batch] = x[:batch], y[:batch]
+    program = Program(edf, first)
+    X, Y = edf.Tensor(x), edf.Tensor(y)
+
+    def call() -> Any:
+        program.current()
+        return edf.replay(program.loss, {program.x: X, program.y: Y}, batch_size=batch)
+
+    losses = call()
+    return Made(
+        call,
+        relative(float(losses[batch : 2 * batch].mean()), exact_loss(first, x[:batch], y[:batch])),
+        count,
+    )
+
+
 def steps(setting: Setting) -> Iterator[Peer]:
-    """Those of the peers."""
+    """Those of the peers: one by one, and many by one call."""
     for sizes, batch in networks(setting):
-        yield Peer("training step", network_shape(sizes, batch), NAME, partial(step, sizes, batch),
-                   flops=flops(sizes, batch))  # fmt: skip
+        row = partial(Peer, "training step", network_shape(sizes, batch), flops=flops(sizes, batch))
+        yield row(NAME, partial(step, sizes, batch))
+        yield row(f"{NAME}, replay", partial(replayed, sizes, batch, minibatches(setting, batch)))
 
 
 def epoch(sizes: Sequence[int], batch: int, images: int) -> Made:
@@ -227,8 +213,8 @@ def measured(setting: Setting) -> Iterator[tuple[dict[str, Any], Callable[[], di
                 "threads": threads}, partial(on_the_cpu, network, threads))  # fmt: skip
 
 
-def fashion(images: int) -> tuple[Array, Array]:
-    """The training images where EDFCORE_DATA has them, and random ones of their shape elsewhere."""
+def fashion(images: int) -> tuple[Array, Array, str]:
+    """The training images where EDFCORE_DATA has them, and random ones of their shape elsewhere; and which they are."""
     from edfcore.demo import idx
 
     data = os.environ.get("EDFCORE_DATA")
@@ -237,17 +223,17 @@ def fashion(images: int) -> tuple[Array, Array]:
                  for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]  # fmt: skip
         if all(file.exists() for file in files):
             x, y = idx.read_pair(files[0], files[1], 10)
-            return x[:images].reshape(-1, 784) / np.float32(255), y[:images]
-    return normal(images, 784), integers(10, images)
+            return x[:images].reshape(-1, 784) / np.float32(255), y[:images], "Fashion-MNIST"
+    return normal(images, 784), integers(10, images), "random"
 
 
 def edf_epoch(module: str, sizes: Sequence[int], batch: int, images: int) -> dict[str, Any]:
     """The same program on both: on the device, and in NumPy on the CPU, of which a part stands for the whole."""
     sys.path.insert(0, str(ROOT / "tests"))
     edf = importlib.import_module(module)
-    x, y = fashion(images)
+    x, y, data = fashion(images)
     if x.shape[1] != sizes[0]:
-        x, y = normal(images, sizes[0]), integers(sizes[-1], images)
+        x, y, data = normal(images, sizes[0]), integers(sizes[-1], images), "random"
     program = Program(edf, first_parameters(sizes))
     program.loop(x, y, batch, 4 * batch)
     part = len(x) // batch if module == "edfcore" else min(len(x) // batch, 100)
@@ -255,7 +241,7 @@ def edf_epoch(module: str, sizes: Sequence[int], batch: int, images: int) -> dic
     program.loop(x, y, batch, part * batch)
     losses = np.asarray(program.loss.value)  # waits
     spent = (time.perf_counter() - begin) * (len(x) // batch) / part
-    return {"us": spent * 1e6, "steps": part, "loss": float(losses.mean())}
+    return {"us": spent * 1e6, "steps": part, "loss": float(losses.mean()), "data": data}
 
 
 def on_the_cpu(network: tuple[tuple[int, ...], int], threads: int) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
     python benchmarks/peers.py --seconds 400 --out peers.json
 
-It needs torch, and takes jax, cupy and triton where they are. The result file is written anew after every row, most
-important rows first; a peer that is missing, or fails, or takes too long, is listed under `failed` with the reason.
+It takes torch, jax, cupy and triton where they are. The result file is written anew around every row, most important
+rows first; a peer that is missing, or fails, or takes too long, is listed under `failed` with the reason. Where the
+file is there already, its rows are not measured again. The status is 3 where the device was lost.
 `--quick --cpu` tries the program out without a GPU: tiny sizes, and figures that mean nothing.
 """
 
@@ -17,16 +18,18 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import peers_layers
 import peers_rows
 import peers_steps
-from evidence import write_whole
-from peers_timing import METHOD, Made, Peer, Setting, clock_for, load, measure, row_of
+from evidence import found_version
+from peers_sizes import LATEST, lateness
+from peers_timing import METHOD, SECONDS, Made, Peer, Setting, clock_for, load, measure, row_of
+from table import Measure, Row, Table, failing
 
 FAMILIES = (
     peers_steps.steps,
@@ -64,82 +67,77 @@ def limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def timed(peer: Peer, setting: Setting, seconds: float) -> dict[str, Any]:
-    """One line of the table."""
-    load("torch").set_float32_matmul_precision("high" if peer.tf32 else "highest")
-    begin = time.monotonic()
-    made: Made = peer.make()
-    made.call()
-    prepared = time.monotonic() - begin
-    figures = measure(made, clock_for(peer, setting), seconds)
-    return row_of(peer, made, figures, prepare_s=round(prepared, 2))
+def timed(peer: Peer, setting: Setting, seconds: float, limit: float) -> list[Row]:
+    """The line of the table."""
+    with limited(limit):
+        with contextlib.suppress(ImportError):
+            load("torch").set_float32_matmul_precision("high" if peer.tf32 else "highest")
+        begin = time.monotonic()
+        made: Made = peer.make()
+        made.call()
+        prepared = time.monotonic() - begin
+        figures = measure(made, clock_for(peer, setting), seconds)
+    return [row_of(peer, made, figures, prepare_s=round(prepared, 2))]
 
 
-def clear(setting: Setting, compiled: bool) -> None:
-    """Give the memory back that the last row took."""
-    torch = load("torch")
-    if compiled:
+def clear(setting: Setting) -> None:
+    """Give the memory back that the last row took; raises where the device is lost."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()
-        gc.collect()
+    gc.collect()
     if not setting.cpu:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
 
 
-def warm_up(setting: Setting) -> None:
+def warm_torch(setting: Setting) -> None:
     """Import what is imported at first use: an import that a limit interrupts would harm the rows after it."""
-    with contextlib.suppress(Exception):
-        torch = load("torch")
-        torch.compile(lambda x: torch.relu(x) + 1)(torch.ones(8, device=setting.device))
-    for name in ("cupy", "peers_triton"):
-        with contextlib.suppress(Exception):
-            load(name)
-    with contextlib.suppress(Exception):
-        jax = load("jax")
-        jax.block_until_ready(jax.jit(jax.grad(lambda x: jax.nn.relu(x).sum()))(jax.numpy.ones(8)))
+    load("torch").ones(8, device=setting.device)
 
 
-def found_version(name: str) -> str | None:
-    """The version of a package, if it is installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def warm_compiler(setting: Setting) -> None:
+    """The same."""
+    torch = load("torch")
+    torch.compile(lambda x: torch.relu(x) + 1)(torch.ones(8, device=setting.device))
 
 
-class Table:
-    """The rows so far, and the file that holds them."""
+def warm_jax(setting: Setting) -> None:
+    """The same."""
+    jax = load("jax")
+    jax.block_until_ready(jax.jit(jax.grad(lambda x: jax.nn.relu(x).sum()))(jax.numpy.ones(8)))
 
-    def __init__(self, path: Path, setting: Setting) -> None:
-        torch = load("torch")
-        self.path = path
-        self.document: dict[str, Any] = {
-            "method": METHOD, "device": "cpu" if setting.cpu else torch.cuda.get_device_name(),
-            "packages": {name: found_version(name) for name in PACKAGES},
-            "seconds": 0.0, "complete": False, "rows": [], "failed": [],
-        }  # fmt: skip
 
-    def write(self) -> None:
-        """Replace the file as a whole."""
-        write_whole(self.path, self.document)
+def warm_others(setting: Setting) -> None:
+    """The same."""
+    load("cupy")
+    load("peers_triton")
 
-    def add(self, peer: Peer, setting: Setting, seconds: float, limit: float) -> None:
-        """Time one peer."""
-        label = f"{peer.name} {peer.shape} {peer.who}"
+
+def without_a_row(run: Callable[[Setting], None], setting: Setting) -> list[Row]:
+    """What is only done."""
+    run(setting)
+    return []
+
+
+def work(setting: Setting, pattern: str, limit: float) -> Iterator[tuple[str, Measure]]:
+    """All rows, most important ones first: what each is called, and the function that measures it."""
+    seconds = 0.02 if setting.quick else SECONDS
+    for run in (warm_torch, warm_compiler, warm_jax, warm_others):
+        yield run.__name__, partial(without_a_row, run, setting)
+    peers: list[Peer] = []
+    for family in FAMILIES:
         try:
-            with limited(limit):
-                row = timed(peer, setting, seconds)
-            self.document["rows"].append(row)
-            rate = row.get("gflop_per_s") or row.get("gb_per_s") or 0
-            print(
-                f"{label:90} {row['us']:12.2f} us {rate:10.0f} {row.get('error', '')}",
-                file=sys.stderr,
-                flush=True,
-            )
+            peers += family(setting)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"[:600]
-            self.document["failed"].append({"row": label, "reason": reason})
-            print(f"{label:90} failed: {reason.splitlines()[0]}", file=sys.stderr, flush=True)
+            yield family.__name__, failing(error)
+    for late in range(LATEST + 1):
+        for peer in peers:
+            label = f"{peer.name} {peer.shape} {peer.who}"
+            if lateness(peer) == late and re.search(pattern, label):
+                yield label, partial(timed, peer, setting, seconds, limit)
 
 
 def options_from(arguments: list[str] | None) -> argparse.Namespace:
@@ -163,29 +161,13 @@ def options_from(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Time all peers within the seconds given."""
     options = options_from(arguments)
-    begin = time.monotonic()
+    end = time.monotonic() + options.seconds
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if options.cpu:
         os.environ["JAX_PLATFORMS"] = "cpu"
     setting = Setting(options.cpu, options.quick)
-    table = Table(options.out, setting)
-    warm_up(setting)
-    for family in FAMILIES:
-        for peer in family(setting):
-            if not re.search(options.only, f"{peer.name} {peer.shape} {peer.who}"):
-                continue
-            left = options.seconds - (time.monotonic() - begin)
-            if left < 1:
-                table.write()
-                return 0
-            table.add(peer, setting, 0.02 if options.quick else 0.4, min(options.each, left))
-            with contextlib.suppress(Exception):
-                clear(setting, "compile" in peer.who)
-            table.document["seconds"] = round(time.monotonic() - begin, 1)
-            table.write()
-    table.document["complete"] = True
-    table.write()
-    return 0
+    table = Table(options.out, method=METHOD, packages={name: found_version(name) for name in PACKAGES})
+    return table.fill(work(setting, options.only, options.each), end, partial(clear, setting))
 
 
 if __name__ == "__main__":

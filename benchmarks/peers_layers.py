@@ -6,9 +6,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 import peers_sizes
-from peers_steps import Compiled, JaxState, Leaves, Problem, jax_update
-from peers_timing import Made, Peer, Setting, capture, errors, load
+from peers_steps import Compiled, JaxState, Leaves, Tensors, jax_update
+from peers_timing import Made, Peer, Setting, capture, load
+from problems import Problem, layer_errors, layer_operands
 
 IN_A_GRAPH = 8
 
@@ -20,36 +23,19 @@ def triple(torch: Any, x: Any, w: Any, b: Any, g: Any) -> tuple[Any, ...]:
     return h, d @ w.T, x.T @ d, d.sum(0)
 
 
-def operands(setting: Setting, sizes: peers_sizes.Sizes) -> list[Any]:
-    """The input, the weights, the bias, and the gradient that comes in."""
-    torch, (batch, i, j) = load("torch"), sizes
-    torch.manual_seed(0)
-    shapes = ((batch, i), (i, j), (j,))
-    x, w, b = (torch.randn(s, device=setting.device) for s in shapes)
-    return [x, w * i**-0.5, b, torch.full((batch, j), 1 / batch, device=setting.device)]
-
-
-def compared(got: Sequence[Any], of: Sequence[Any]) -> dict[str, float]:
-    """The largest error of the four results."""
-    torch = load("torch")
-    want = triple(torch, *(x.double() for x in of))
-    found = [errors(a, b) for a, b in zip(got, want, strict=True)]
-    return {key: max(f[key] for f in found) for key in found[0]}
-
-
 def torch_layer(setting: Setting, sizes: peers_sizes.Sizes, compiled: bool) -> Made:
     """Several times over in a CUDA graph, so that the host does not count."""
-    torch, of = load("torch"), operands(setting, sizes)
-    function = partial(triple, torch)
+    torch, arrays = load("torch"), layer_operands(sizes)
+    of, function = [torch.tensor(a, device=setting.device) for a in arrays], partial(triple, torch)
     if compiled:
         function = torch.compile(function, fullgraph=True, dynamic=False)
-    found = compared(function(*of), of)
+    found = layer_errors([x.cpu().numpy() for x in function(*of)], arrays)
     return Made(capture(setting, lambda: function(*of), IN_A_GRAPH), found, IN_A_GRAPH)
 
 
-def jax_layer(setting: Setting, sizes: peers_sizes.Sizes) -> Made:
+def jax_layer(sizes: peers_sizes.Sizes) -> Made:
     """The gradient as jax takes it."""
-    jax, torch, of = load("jax"), load("torch"), operands(setting, sizes)
+    jax, operands = load("jax"), layer_operands(sizes)
 
     def forward(x: Any, w: Any, b: Any) -> Any:
         return jax.nn.relu(jax.numpy.dot(x, w, precision="highest") + b)
@@ -58,9 +44,8 @@ def jax_layer(setting: Setting, sizes: peers_sizes.Sizes) -> Made:
         h, back = jax.vjp(forward, x, w, b)
         return (h, *back(g))
 
-    run, arrays = jax.jit(both), [jax.numpy.array(x.cpu().numpy()) for x in of]
-    got = [torch.tensor(load("numpy").array(a)).to(setting.device) for a in run(*arrays)]
-    return Made(lambda: run(*arrays), compared(got, of))
+    run, arrays = jax.jit(both), [jax.numpy.array(x) for x in operands]
+    return Made(lambda: run(*arrays), layer_errors([np.asarray(a) for a in run(*arrays)], operands))
 
 
 def layers(setting: Setting) -> Iterator[Peer]:
@@ -70,14 +55,14 @@ def layers(setting: Setting) -> Iterator[Peer]:
         row = partial(Peer, "layer triple", peers_sizes.product_shape(sizes), flops=6 * i * k * j)
         yield row("torch CUDA graph", partial(torch_layer, setting, sizes, False))
         yield row("torch.compile in a CUDA graph", partial(torch_layer, setting, sizes, True))
-        yield row("jax jit", partial(jax_layer, setting, sizes))
+        yield row("jax jit", partial(jax_layer, sizes))
 
 
 def torch_memory(setting: Setting, sizes: Sequence[int], batch: int, compiled: bool) -> Made:
     """What the allocator has handed out at the most, the parameters and the minibatch among it."""
     torch = load("torch")
     before = 0 if setting.cpu else torch.cuda.memory_allocated()
-    problem = Problem(setting, sizes, batch, 1)
+    problem = Tensors(setting, sizes, batch, 1)
     leaves = Compiled(problem, None) if compiled else Leaves(problem)
     problem.parameters = []  # those that learn are copies
     x, y = problem.xs[0], problem.ys[0]
@@ -91,12 +76,10 @@ def torch_memory(setting: Setting, sizes: Sequence[int], batch: int, compiled: b
     return Made(lambda: leaves.step(x, y), {"peak_bytes": most})
 
 
-def jax_memory(setting: Setting, sizes: Sequence[int], batch: int) -> Made:
+def jax_memory(sizes: Sequence[int], batch: int) -> Made:
     """What the compiler says: inputs, results, and work space."""
-    problem = Problem(setting, sizes, batch, 1)
-    state = JaxState(
-        problem, lambda p, x, y: jax_update("highest", p, (x, y)), problem.xs[0], problem.ys.int()[0]
-    )
+    problem = Problem(sizes, batch, 1)
+    state = JaxState(problem, lambda p, x, y: jax_update("highest", p, (x, y)), problem.x[0], problem.y[0])
     took = state.run.lower(state.parameters, *state.inputs).compile().memory_analysis()
     most = (took.argument_size_in_bytes + took.output_size_in_bytes + took.temp_size_in_bytes
             - took.alias_size_in_bytes)  # fmt: skip
@@ -110,4 +93,4 @@ def memory(setting: Setting) -> Iterator[Peer]:
         row = partial(Peer, "peak memory of a step", peers_sizes.network_shape(sizes, batch))
         yield row("torch eager", partial(torch_memory, setting, sizes, batch, False))
         yield row("torch.compile", partial(torch_memory, setting, sizes, batch, True))
-        yield row("jax jit", partial(jax_memory, setting, sizes, batch))
+        yield row("jax jit", partial(jax_memory, sizes, batch))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 import peers_sizes
 from peers_timing import Made, Peer, Setting, capture, errors, load, rotating
+from problems import product_errors, product_operands
 
-SAMPLED = 16
 IN_A_GRAPH = 20
 SMALL_FLOPS = 10_000_000_000
 
@@ -17,68 +19,50 @@ SMALL_FLOPS = 10_000_000_000
 # Products.
 
 
-class Operands:
-    """A and B as torch has them, and the function of the product."""
-
-    def __init__(self, setting: Setting, sizes: tuple[int, int, int], layout: str, dtype: str) -> None:
-        torch = load("torch")
-        torch.manual_seed(0)
-        i, k, j = sizes
-        self.torch, self.layout, kind = torch, layout, getattr(torch, dtype)
-        self.a = torch.randn(*((k, i) if layout[0] == "t" else (i, k)), device=setting.device).to(kind)
-        self.b = torch.randn(*((j, k) if layout[1] == "t" else (k, j)), device=setting.device).to(kind)
-
-    def product(self, a: Any, b: Any) -> Any:
-        """The same in all frameworks."""
-        return (a.T if self.layout[0] == "t" else a) @ (b.T if self.layout[1] == "t" else b)
-
-    def errors(self, c: Any) -> dict[str, float]:
-        """Compare a sample of the rows of a product, given as a tensor of torch."""
-        rows = self.torch.randint(c.shape[0], (SAMPLED,), device=c.device)
-        a = self.a.T[rows] if self.layout[0] == "t" else self.a[rows]
-        b = self.b.T if self.layout[1] == "t" else self.b
-        return errors(c[rows], a.double() @ b.double())
-
-
-def torch_product(setting: Setting, sizes: tuple[int, int, int], layout: str, dtype: str) -> Made:
+def torch_product(setting: Setting, sizes: peers_sizes.Sizes, layout: str, dtype: str) -> Made:
     """Small products go into a graph, several of them, so that the host does not count."""
-    of = Operands(setting, sizes, layout, dtype)
-
-    def call() -> Any:
-        return of.product(of.a, of.b)
-
-    found, (i, k, j) = of.errors(call()), sizes
+    torch, (i, k, j) = load("torch"), sizes
+    a, b = product_operands(sizes, layout)
+    A, B = (torch.tensor(x, device=setting.device).to(getattr(torch, dtype)) for x in (a, b))
+    if dtype != "float32":
+        a, b = (x.float().cpu().numpy() for x in (A, B))  # as rounded
+    call = partial(multiply, layout, A, B)
+    found = product_errors(a, b, layout, call().float().cpu().numpy())
     if 2 * i * k * j > SMALL_FLOPS:
         return Made(call, found)
     return Made(capture(setting, call, IN_A_GRAPH), found, IN_A_GRAPH)
 
 
-def cupy_product(setting: Setting, sizes: tuple[int, int, int], layout: str) -> Made:
-    """On arrays that share the memory of torch's."""
+def multiply(layout: str, a: Any, b: Any) -> Any:
+    """The same in all frameworks."""
+    return (a.T if layout[0] == "t" else a) @ (b.T if layout[1] == "t" else b)
+
+
+def cupy_product(sizes: peers_sizes.Sizes, layout: str) -> Made:
+    """By the library that cupy finds."""
     cupy = load("cupy")
-    of = Operands(setting, sizes, layout, "float32")
-    a, b = cupy.from_dlpack(of.a), cupy.from_dlpack(of.b)
-    found = of.errors(of.torch.from_dlpack(of.product(a, b)))
-    return Made(lambda: of.product(a, b), found)
+    a, b = product_operands(sizes, layout)
+    call = partial(multiply, layout, cupy.asarray(a), cupy.asarray(b))
+    return Made(call, product_errors(a, b, layout, cupy.asnumpy(call())))
 
 
-def jax_product(setting: Setting, n: int, algorithm: str) -> Made:
+def jax_product(n: int, algorithm: str) -> Made:
     """By one of the algorithms that jax names."""
     jax = load("jax")
-    of = Operands(setting, (n, n, n), "nn", "float32")
-    a, b = jax.numpy.array(of.a.cpu().numpy()), jax.numpy.array(of.b.cpu().numpy())
+    a, b = product_operands((n, n, n), "nn")
+    A, B = jax.numpy.array(a), jax.numpy.array(b)
     precision = getattr(jax.lax.DotAlgorithmPreset, algorithm)
     run = jax.jit(lambda a, b: jax.lax.dot(a, b, precision=precision, preferred_element_type="float32"))
-    c = load("numpy").asarray(run(a, b))
-    return Made(lambda: run(a, b), of.errors(of.torch.tensor(c).to(setting.device)))
+    return Made(lambda: run(A, B), product_errors(a, b, "nn", np.asarray(run(A, B))))
 
 
 def triton_product(setting: Setting, n: int, precision: str) -> Made:
     """By the kernel of peers_triton.py."""
-    of = Operands(setting, (n, n, n), "nn", "float32")
-    c = of.torch.full((n, n), float("nan"), device=setting.device)
-    call = partial(load("peers_triton").multiply, of.a, of.b, c, precision)
-    return Made(call, of.errors(call()))
+    torch, (a, b) = load("torch"), product_operands((n, n, n), "nn")
+    A, B = (torch.tensor(x, device=setting.device) for x in (a, b))
+    c = torch.full((n, n), float("nan"), device=setting.device)
+    call = partial(load("peers_triton").multiply, A, B, c, precision)
+    return Made(call, product_errors(a, b, "nn", call().cpu().numpy()))
 
 
 def products(setting: Setting) -> Iterator[Peer]:
@@ -91,7 +75,7 @@ def products(setting: Setting) -> Iterator[Peer]:
         if layout == "nn" or sizes[0] != sizes[1]:
             yield row("torch, tf32", partial(made, "float32"), tf32=True)
             yield row("torch, bfloat16", partial(made, "bfloat16"))
-            yield row("cupy", partial(cupy_product, setting, sizes, layout))
+            yield row("cupy", partial(cupy_product, sizes, layout))
 
 
 def split_products(setting: Setting) -> Iterator[Peer]:
@@ -100,7 +84,7 @@ def split_products(setting: Setting) -> Iterator[Peer]:
         row = partial(Peer, "matmul nn", f"({n}, {n}) ({n}, {n})", flops=2 * n**3)
         for name in ("F32_F32_F32", "TF32_TF32_F32_X3", "BF16_BF16_F32_X6", "BF16_BF16_F32_X9",
                      "BF16_BF16_F32_X3", "TF32_TF32_F32"):  # fmt: skip
-            yield row(f"jax {name}", partial(jax_product, setting, n, name))
+            yield row(f"jax {name}", partial(jax_product, n, name))
         if n < 8192:
             for precision in ("tf32x3", "bf16x6", "bf16x3"):
                 yield row(f"triton {precision}", partial(triton_product, setting, n, precision))
@@ -111,7 +95,9 @@ def split_products(setting: Setting) -> Iterator[Peer]:
 Function = Callable[..., Any]
 
 
-def moving(setting: Setting, function: Function, shapes: tuple[tuple[int, ...], ...], compiled: bool) -> Made:
+def moving(
+    setting: Setting, function: Function, exact: Function, shapes: Sequence[tuple[int, ...]], compiled: bool
+) -> Made:
     """Time a function of random inputs; a shape that begins with a negative number is one of labels below it."""
     torch = load("torch")
     torch.manual_seed(0)
@@ -126,22 +112,30 @@ def moving(setting: Setting, function: Function, shapes: tuple[tuple[int, ...], 
 
     if compiled:
         function = torch.compile(function, dynamic=False, fullgraph=True)
-    return Made(rotating(function, inputs, setting))
+    call = rotating(function, inputs, setting)
+    got = function(*call.sets[0])
+    want = exact(*(x.double() if x.is_floating_point() else x for x in call.sets[0]))
+    return Made(call, errors(got, want))
 
 
 def both(
-    setting: Setting, name: str, function: Function, *shapes: tuple[int, ...], moved: int
+    setting: Setting,
+    name: str,
+    function: Function,
+    *shapes: tuple[int, ...],
+    moved: int,
+    exact: Function | None = None,
 ) -> Iterator[Peer]:
     """The rows of a function."""
     for who, compiled in (("torch", False), ("torch.compile", True)):
-        make = partial(moving, setting, function, shapes, compiled)
+        make = partial(moving, setting, function, exact or function, shapes, compiled)
         yield Peer(name, f"{shapes[0]}", who, make, bytes=moved)
 
 
 def softmaxes(setting: Setting) -> Iterator[Peer]:
     """Forward; and backward from the result."""
     F, aten = load("torch").nn.functional, load("torch").ops.aten
-    dtype = load("torch").float32
+    dtypes = load("torch").float32, load("torch").float64
     for shape in peers_sizes.rows(setting):
         size = 4 * shape[0] * shape[1]
         for name, forward, backward in (
@@ -149,8 +143,8 @@ def softmaxes(setting: Setting) -> Iterator[Peer]:
             ("log_softmax", F.log_softmax, aten._log_softmax_backward_data),
         ):
             yield from both(setting, name, partial(forward, dim=-1), shape, moved=2 * size)
-            back = partial(backward, dim=-1, input_dtype=dtype)
-            yield from both(setting, f"{name} backward", back, shape, shape, moved=3 * size)
+            back, exact = (partial(backward, dim=-1, input_dtype=dtype) for dtype in dtypes)
+            yield from both(setting, f"{name} backward", back, shape, shape, moved=3 * size, exact=exact)
 
 
 def losses(setting: Setting) -> Iterator[Peer]:
@@ -166,8 +160,9 @@ def losses(setting: Setting) -> Iterator[Peer]:
     for n, c in peers_sizes.losses(setting):
         row = partial(Peer, "cross_entropy value and gradient", f"({n}, {c})", bytes=8 * n * c + 8 * n)
         shapes = ((n, c), (-c, n))
-        yield row("torch", partial(moving, setting, eager, shapes, False))
-        yield row("torch.compile", partial(moving, setting, torch.func.grad_and_value(entropy), shapes, True))
+        yield row("torch", partial(moving, setting, eager, eager, shapes, False))
+        value = torch.func.grad_and_value(entropy)
+        yield row("torch.compile", partial(moving, setting, value, value, shapes, True))
 
 
 def chains(setting: Setting) -> Iterator[Peer]:
@@ -191,12 +186,19 @@ def chains(setting: Setting) -> Iterator[Peer]:
 
 
 def optimiser(setting: Setting, count: int, size: int, name: str, extra: dict[str, float]) -> Made:
-    """A step of an optimiser; the gradients stay what they are."""
+    """A step of an optimiser; the gradients stay what they are. The error is that of a first, larger step."""
     torch = load("torch")
     parameters = [torch.randn(size, device=setting.device, requires_grad=True) for _ in range(count)]
     for p in parameters:
         p.grad = torch.randn_like(p)
-    return Made(getattr(torch.optim, name)(parameters, lr=1e-6, fused=True, **extra).step)
+    last, rate = parameters[-1], 0.5
+    optimiser = getattr(torch.optim, name)(parameters, lr=rate, fused=True, **extra)
+    before, g = last.detach().double(), last.grad.double()
+    optimiser.step()
+    found = errors(last.detach(), before - rate * (g / (g.abs() + 1e-8) if name == "Adam" else g))
+    for group in optimiser.param_groups:
+        group["lr"] = 1e-6
+    return Made(optimiser.step, found)
 
 
 def optimisers(setting: Setting) -> Iterator[Peer]:

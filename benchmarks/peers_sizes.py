@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from peers_timing import Setting
+import re
+
+from peers_timing import Peer, Setting
 
 Sizes = tuple[int, int, int]
 
@@ -18,6 +20,11 @@ def networks(setting: Setting) -> list[tuple[tuple[int, ...], int]]:
         return [((12, 8, 5), 6), ((12, 8, 9, 5), 20)]
     small = (784, 256, 10)
     return [(small, 64), (small, 32), (small, 256), ((784, 1024, 1024, 10), 8192)]
+
+
+def minibatches(setting: Setting, batch: int) -> int:
+    """How many of them one call takes, where it takes many."""
+    return setting.size(64, 4) if batch <= 1024 else 8
 
 
 def network_shape(sizes: tuple[int, ...], batch: int) -> str:
@@ -77,3 +84,17 @@ def optimised(setting: Setting) -> list[tuple[int, int]]:
 def optimised_shape(count: int, size: int) -> str:
     """So many tensors of that size."""
     return f"{count} of ({size},)"
+
+
+LATEST = 2
+
+
+def lateness(peer: Peer) -> int:
+    """0 for rows that goals need, 1 for those that others stand for, 2 for what is slow to make or less precise."""
+    first = ("training step", network_shape(*networks(Setting())[0]))
+    if (peer.name, peer.shape) == first and "max-autotune" not in peer.who:
+        return 0
+    if re.search(r"compile|unrolled|tf32|bfloat16|default precision|medium|jax [BT]F|triton", peer.who):
+        return 2
+    layout = peer.name.partition("matmul ")[2]
+    return int(layout not in ("", "nn") and len(set(re.findall(r"\d+", peer.shape))) == 1)

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
-from peers_sizes import EPOCH, RATE, epoch_of, network_shape, networks
-from peers_timing import Call, Made, Peer, Setting, capture, load
+import numpy as np
 
-SCANNED = 64
+from peers_sizes import EPOCH, RATE, epoch_of, minibatches, network_shape, networks
+from peers_timing import Call, Made, Peer, Setting, capture, load
+from problems import Problem, flops
+
 CHUNK = 24
 
 
-class Problem:
-    """A network, its first parameters, and minibatches that are on the device already. The first two are the same."""
+class Tensors(Problem):
+    """The problem as torch has it, on the device."""
 
     def __init__(self, setting: Setting, sizes: Sequence[int], batch: int, count: int) -> None:
-        torch = load("torch")
-        torch.manual_seed(0)
-        self.setting, self.torch, self.sizes, self.batch = setting, torch, tuple(sizes), batch
-        self.parameters = []
-        for i, j in pairwise(sizes):
-            self.parameters.append(torch.randn(i, j, device=setting.device) * i**-0.5)
-            self.parameters.append(torch.zeros(j, device=setting.device))
-        self.xs = torch.randn(count, batch, sizes[0], device=setting.device)
-        self.ys = torch.randint(sizes[-1], (count, batch), device=setting.device)
-        if count > 1:
-            self.xs[1], self.ys[1] = self.xs[0], self.ys[0]
+        super().__init__(sizes, batch, count)
+        self.torch = torch = load("torch")
+        self.parameters = [torch.tensor(p, device=setting.device) for p in self.first]
+        self.xs = torch.tensor(self.x, device=setting.device)
+        self.ys = torch.tensor(self.y, device=setting.device).long()
 
     def loss(self, parameters: Sequence[Any], x: Any, y: Any) -> Any:
         """The mean cross-entropy, in torch."""
@@ -39,22 +34,6 @@ class Problem:
                 x = torch.relu(x)
         return torch.nn.functional.cross_entropy(x, y)
 
-    def errors(self, got: float) -> dict[str, float]:
-        """Compare the loss of the second step with float64."""
-        parameters = [p.double().requires_grad_() for p in self.parameters]
-        x, y = self.xs[0].double(), self.ys[0]
-        gradients = self.torch.autograd.grad(self.loss(parameters, x, y), parameters)
-        with self.torch.no_grad():
-            moved = [p - RATE * g for p, g in zip(parameters, gradients, strict=True)]
-            want = float(self.loss(moved, x, y))
-        return {"error": abs(got - want) / abs(want)}
-
-
-def flops(sizes: Sequence[int], batch: int) -> int:
-    """Of the products of a step: one forward and two backward, less the gradient of the images."""
-    products = [i * j for i, j in pairwise(sizes)]
-    return 2 * batch * (3 * sum(products) - products[0])
-
 
 # Torch.
 
@@ -62,7 +41,7 @@ def flops(sizes: Sequence[int], batch: int) -> int:
 class Leaves:
     """A copy of the parameters that learns, and the optimiser that is fastest."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Tensors) -> None:
         self.problem, self.torch = problem, problem.torch
         self.parameters = [p.clone().requires_grad_() for p in problem.parameters]
         self.optimiser = self.torch.optim.SGD(self.parameters, lr=RATE, fused=True)
@@ -85,7 +64,7 @@ class Leaves:
 class Compiled(Leaves):
     """The whole step is one function without a break in its graph."""
 
-    def __init__(self, problem: Problem, mode: str | None) -> None:
+    def __init__(self, problem: Tensors, mode: str | None) -> None:
         super().__init__(problem)
         self.parameters = [p.clone() for p in problem.parameters]
         for p in self.parameters:
@@ -107,7 +86,7 @@ class Compiled(Leaves):
 
 def torch_step(setting: Setting, sizes: Sequence[int], batch: int, kind: str) -> Made:
     """One of the ways to run the step in torch."""
-    problem = Problem(setting, sizes, batch, 1)
+    problem = Tensors(setting, sizes, batch, 1)
     x, y = problem.xs[0], problem.ys[0]
     if kind in ("eager", "graph"):
         leaves = Leaves(problem)
@@ -130,7 +109,7 @@ def torch_step(setting: Setting, sizes: Sequence[int], batch: int, kind: str) ->
 def torch_epoch(setting: Setting, sizes: Sequence[int], batch: int, compiled: bool, chunk: int) -> Made:
     """Replays of a graph that finds its own minibatch: a counter on the device says which rows are next."""
     images = setting.size(EPOCH, 200)
-    problem = Problem(setting, sizes, images, 1)
+    problem = Tensors(setting, sizes, images, 1)
     torch, device, count = problem.torch, setting.device, images // batch
     order = torch.randperm(images, device=device)[: count * batch].view(count, batch)
     at = torch.zeros(1, dtype=torch.int64, device=device)
@@ -185,8 +164,8 @@ class JaxState:
     def __init__(self, problem: Problem, run: Any, *inputs: Any) -> None:
         jax = load("jax")
         self.run = jax.jit(run, donate_argnums=0)
-        self.inputs = [jax.numpy.array(x.cpu().numpy()) for x in inputs]
-        self.parameters = [jax.numpy.array(p.cpu().numpy()) for p in problem.parameters]
+        self.inputs = [jax.numpy.array(x) for x in inputs]
+        self.parameters = [jax.numpy.array(p) for p in problem.first]
         self.losses: Any = None
 
     def __call__(self) -> Any:
@@ -198,9 +177,9 @@ class JaxState:
 def jax_step(setting: Setting, sizes: Sequence[int], batch: int, precision: str | None, unroll: int) -> Made:
     """One call for each step, or (with `unroll`) one call for a scan over minibatches."""
     jax = load("jax")
-    count = (setting.size(SCANNED, 4) if batch <= 1024 else 8) if unroll else 1
-    problem = Problem(setting, sizes, batch, count)
-    xs, ys = problem.xs, problem.ys.int()
+    count = minibatches(setting, batch) if unroll else 1
+    problem = Problem(sizes, batch, count)
+    xs, ys = problem.x, problem.y
     update = partial(jax_update, precision)
     if unroll:
         state = JaxState(
@@ -216,8 +195,10 @@ def jax_epoch(setting: Setting, sizes: Sequence[int], batch: int, unroll: int) -
     """A scan over the epoch, taking rows by index."""
     jax = load("jax")
     images = setting.size(EPOCH, 200)
-    problem, count = Problem(setting, sizes, images, 1), images // batch
-    rows = problem.torch.randperm(images)[: count * batch].view(count, batch).int()
+    problem, count = Problem(sizes, images, 1), images // batch
+    rows = (
+        np.random.default_rng(0).permutation(images)[: count * batch].reshape(count, batch).astype(np.int32)
+    )
 
     def epoch(parameters: Any, x: Any, y: Any, rows: Any) -> Any:
         def body(p: Any, r: Any) -> Any:
@@ -227,7 +208,7 @@ def jax_epoch(setting: Setting, sizes: Sequence[int], batch: int, unroll: int) -
 
         return jax.lax.scan(body, parameters, rows, unroll=unroll)
 
-    return Made(JaxState(problem, epoch, problem.xs[0], problem.ys[0].int(), rows))
+    return Made(JaxState(problem, epoch, problem.x[0], problem.y[0], rows))
 
 
 # Lists of rows.

@@ -23,6 +23,7 @@ METHOD = (
 )
 BATCHES = 50
 SECONDS_PER_BATCH = 0.006
+SECONDS = 2.0  # in which calls of up to 40 ms come to so many batches
 ROTATED = 256_000_000
 
 Call = Callable[[], Any]
@@ -90,6 +91,25 @@ class EventClock:
         return float(self.marks[0].elapsed_time(self.marks[1])) * 1e-3, issued
 
 
+class CupyEvent:
+    """An event as torch has it."""
+
+    def __init__(self) -> None:
+        self.event = load("cupy").cuda.Event()
+
+    def record(self) -> None:
+        """On cupy's stream."""
+        self.event.record()
+
+    def synchronize(self) -> None:
+        """Wait for it."""
+        self.event.synchronize()
+
+    def elapsed_time(self, later: CupyEvent) -> float:
+        """Milliseconds between two of them."""
+        return float(load("cupy").cuda.get_elapsed_time(self.event, later.event))
+
+
 class HostClock:
     """Times a batch by the host's clock; `wait` is given the last result."""
 
@@ -116,7 +136,9 @@ def clock_for(peer: Peer, setting: Setting) -> Clock:
         return HostClock(load("jax").block_until_ready)
     if setting.cpu:
         return HostClock(lambda last: None)
-    event = load("torch").cuda.Event  # of the stream that torch, cupy and triton use
+    if peer.who == "cupy":
+        return EventClock(CupyEvent, CupyEvent.synchronize)
+    event = load("torch").cuda.Event  # of the stream that torch and triton use
     return EventClock(partial(event, enable_timing=True), event.synchronize)
 
 
@@ -204,7 +226,10 @@ def capture(setting: Setting, step: Call, times: int = 1) -> Call:
 
 
 def errors(got: Any, want: Any) -> dict[str, float]:
-    """Compare tensors of torch, of which the second is of float64."""
+    """Compare tensors of torch, or tuples of them, of which the second are of float64."""
+    if isinstance(want, (tuple, list)):
+        found = [errors(a, b) for a, b in zip(got, want, strict=True)]
+        return {key: max(f[key] for f in found) for key in found[0]}
     apart = got.to(want.dtype) - want
     largest, norm = float(want.abs().max()) or 1.0, float(want.norm()) or 1.0
     return {"error": float(apart.abs().max()) / largest, "error_norm": float(apart.norm()) / norm}

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evidence import write_whole
 from suite import limits, report, rows, start_up
 from suite.peers import ENTRIES, OURS, PEERS, PeerError, Worker
 from suite.problems import Unsupported, make
 from suite.schedule import Clock, measure
+from table import write_whole
 
 SCHEMA = 1
 METHOD = (
@@ -186,7 +186,7 @@ class Bench:
         """Replace the file by what is known now, in one step."""
         self.document["seconds"] = round(time.monotonic() - self.begin, 1)
         if self.options.json:
-            write_whole(self.options.json, self.document, allow_nan=False)
+            write_whole(self.options.json, self.document)
 
     def run(self) -> int:
         """All of it."""

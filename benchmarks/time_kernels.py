@@ -1,6 +1,6 @@
 """Times the kernels of kernels.py and compares each result with float64. Run by device.py, in a process of its own.
 
-The result file is written anew after every kernel.
+The result file is written anew around every kernel; where it is there already, its kernels are not timed again.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evidence import write_whole
 from kernels import FAMILIES, Kernel, difference
+from table import Measure, Table
 
 METHOD = (
     "Wall clock of the host. A batch is `launches` calls in a row and then one synchronisation; `us` is the median "
@@ -51,7 +52,8 @@ def measure(
         once = clock() - begin
     launches = max(1, min(1000, int(SECONDS_PER_BATCH / max(once, 1e-7))))
     least = 3 if once < seconds else 1
-    whole, issue = [], []
+    whole: list[float] = []
+    issue: list[float] = []
     while len(whole) < BATCHES and (len(whole) < least or clock() - start < seconds):
         begin = clock()
         for _ in range(launches):
@@ -97,14 +99,15 @@ def time_kernel(kernel: Kernel, torch: Any, seconds: float) -> Iterator[dict[str
     tensors = [edf.Tensor(a) for a in arrays]
     error = kernel.error if want is None else difference(kernel.edf(*tensors).numpy(), want)
     yield row(kernel, "edfcore", "cuda", measure(lambda: kernel.edf(*tensors), wait, seconds), error)
-    if torch is not None and kernel.torch is not None:
+    run = kernel.torch
+    if torch is not None and run is not None:
         peers = [torch.as_tensor(a).cuda() for a in arrays]
-        error = None if want is None else difference(kernel.torch(*peers).detach().cpu().numpy(), want)
+        error = None if want is None else difference(run(*peers).detach().cpu().numpy(), want)
         yield row(
             kernel,
             "torch",
             "cuda",
-            measure(lambda: kernel.torch(*peers), torch.cuda.synchronize, seconds),
+            measure(lambda: run(*peers), torch.cuda.synchronize, seconds),
             error,
         )
         del peers
@@ -133,6 +136,15 @@ def find_torch() -> Any:
     return torch if torch.cuda.is_available() else None
 
 
+def work(ops: Any, torch: Any, quick: bool) -> Iterator[tuple[str, Measure]]:
+    """What each kernel is called, and the function that yields its rows."""
+    seconds = 0.02 if quick else 0.8
+    yield "copy", partial(copies, torch, quick, seconds)
+    for family in FAMILIES:
+        for kernel in family(ops, torch, quick):
+            yield f"{kernel.name} {kernel.shape}", partial(time_kernel, kernel, torch, seconds)
+
+
 def main() -> int:
     """Time all kernels within the seconds given."""
     parser = argparse.ArgumentParser(
@@ -147,30 +159,12 @@ def main() -> int:
 
     end, torch = time.monotonic() + options.seconds, None if edf.cuda.build() == "sim" else find_torch()
     edf.set_device("cuda")
-    document: dict[str, Any] = {
-        "method": METHOD, "device": edf.cuda.description(), "isa": edf._core.isa(),
-        "torch": torch.__version__ if torch else None, "complete": False, "rows": [], "failed": [],
-    }  # fmt: skip
-
-    def write() -> None:
-        write_whole(options.out, document)
-
-    limit = 0.02 if options.quick else 0.8
-    document["rows"] += copies(torch, options.quick, limit)
-    for family in FAMILIES:
-        for kernel in family(ops, torch, options.quick):
-            if time.monotonic() > end:
-                write()
-                return 0
-            try:
-                with edf.no_grad():
-                    document["rows"] += time_kernel(kernel, torch, limit)
-            except Exception as error:
-                document["failed"].append(f"{kernel.name} {kernel.shape}: {type(error).__name__}: {error}")
-            write()
-    document["complete"] = True
-    write()
-    return 1 if document["failed"] else 0
+    table = Table(
+        options.out, method=METHOD, device=edf.cuda.description(), isa=edf._core.isa(),
+        torch=torch.__version__ if torch else None,
+    )  # fmt: skip
+    with edf.no_grad():
+        return table.fill(work(ops, torch, options.quick), end, edf.cuda.synchronize)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,8 @@ from textwrap import dedent
 from types import SimpleNamespace
 from typing import Any
 
-import hypothesis
 import numpy as np
-from hypothesis import strategies as st
+import pytest
 
 import edfcore as edf
 from edfcore import ops
@@ -26,6 +25,9 @@ from fuzz_draft import HOSTS, WIDE, B, Draft, draw
 from fuzz_makers import recurrent
 from fuzz_ops import ENGINE, OPS
 from references import Array
+
+hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed")
+st = hypothesis.strategies
 
 SIZES = ((3, 3, 2), (2, 5, 4), (4, 1, 4), (5, 5, 5), (1, 3, 2), (8, 3, 3), (13, 13, 1), (130, 130, 37))
 RATE = 0.01

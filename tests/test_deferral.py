@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 import edfcore as edf
 from edfcore import _core
-from fuzz_programs import DIGITS, GENES, GONE, RATE, RECORDED, Program, made_program, nodes, try_out
+from fuzz_programs import DIGITS, GENES, GONE, RATE, RECORDED, Program, made_program, nodes, st, try_out
 from references import Array
 
 PLACES = ("Forward", "Backward", "SGD", "feed", "build")

@@ -1,15 +1,18 @@
-"""Our rows beside the peers': they compute what they say, can be joined, and are judged by the goals."""
+"""Our rows beside the peers': they compute what they say, can be joined, are timed, and are judged by the goals."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 if not (Path(__file__).parent.parent / "benchmarks" / "device.py").exists():
@@ -17,13 +20,18 @@ if not (Path(__file__).parent.parent / "benchmarks" / "device.py").exists():
 
 import edfcore as edf
 import goals
+import kernels
 import ours
 import ours_ops
 import ours_steps
+import peers as programs
 import peers_layers
 import peers_rows
 import peers_sizes
 import peers_steps
+import peers_timing
+import time_kernels
+from edfcore import ops
 from peers_timing import Peer, Setting
 
 BENCHMARKS = Path(ours.__file__).parent
@@ -81,6 +89,21 @@ def row(name: str, shape: str, who: str = "edfcore", **figures: Any) -> dict[str
 def verdicts(ours: list[Any], peers: list[Any], **document: Any) -> list[tuple[str, Any, str, str]]:
     judged = goals.judge({"ours": {"rows": ours}, "peers": {"rows": peers}, **document})
     return [(r["goal"], r["figure"], r["against"], r["verdict"]) for r in judged]
+
+
+def test_the_page_of_benchmarks_has_every_goal() -> None:
+    page = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    for goal in goals.GOALS:
+        wanted = goal.words().replace(">=", "at least").replace("<=", "at most")
+        assert f"| {goal.title} | {wanted} |" in page, goal.title
+
+
+def test_rows_of_jax_need_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    rows = dict(programs.work(QUICK, "", 1.0))
+    assert {"training step 12-8-5 batch 6 jax scan", "layer triple (6, 12) (12, 10) jax jit"} <= set(rows)
+    with pytest.raises(ImportError):
+        rows["softmaxes"]()
 
 
 @pytest.mark.parametrize(("us", "verdict"), [(95.0, "met"), (110.0, "missed")])
@@ -177,3 +200,98 @@ def test_all_rows_can_be_tried_on_the_simulated_device(device: str, tmp_path: Pa
 def test_sizes_without_a_device() -> None:
     assert peers_sizes.epoch_of(Setting())[0] == "60000 images, 784-256-10 batch 64"
     assert [batch for _, batch in peers_sizes.networks(Setting())][:3] == [64, 32, 256]
+
+
+def test_rows_that_goals_need_come_first() -> None:
+    peers = [peer for family in ours.FAMILIES for peer in family(Setting())]
+    late = {f"{peer.name} {peer.shape} {peer.who}": peers_sizes.lateness(peer) for peer in peers}
+    large = "(8192, 8192) (8192, 8192)"
+    assert [late[f"matmul {layout} {large} {who}"] for layout, who in
+            (("nn", "edfcore"), ("tt", "edfcore, high"), ("nn", "edfcore, medium"))] == [0, 1, 2]  # fmt: skip
+    assert late["matmul tn (784, 8192) (8192, 1024) edfcore"] == 0
+    steps = {f"{p.shape} {p.who}": peers_sizes.lateness(p) for p in peers_steps.steps(Setting())}
+    assert steps["784-256-10 batch 64 torch.compile in a CUDA graph"] == 0
+    assert steps["784-256-10 batch 256 torch.compile in a CUDA graph"] == 2
+    assert steps["784-256-10 batch 256 jax scan"] == 0
+    labels = [label for label, _ in ours.work(Setting(), lambda: None)]
+    assert len(labels) == len(set(labels))
+    assert labels.index("cold start 784-256-10 batch 64 edfcore") < labels.index(f"matmul tt {large} edfcore")
+
+
+def test_sums_of_columns_are_compared_as_a_whole(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers_sizes, "SIDE", 64)
+    monkeypatch.setattr(peers_sizes, "ELEMENTS", 4096)
+    monkeypatch.setattr(ours_ops, "ROTATED", 1)
+    for peer in ours_ops.chains(Setting()):
+        assert peer.make().errors["error"] < 1e-4, peer.name
+
+
+def test_calls_of_some_milliseconds_are_timed_fifty_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def clock(call: Any, launches: int) -> tuple[float, float]:
+        now[0] += 0.03 * launches
+        return 0.03 * launches, 0.0
+
+    monkeypatch.setattr(peers_timing.time, "monotonic", lambda: now[0])
+    found = peers_timing.measure(peers_timing.Made(lambda: None), clock, peers_timing.SECONDS)
+    assert (found["batches"], found["us"]) == (50, 30_000.0)
+
+
+@pytest.mark.parametrize("data", ["", "there"])
+def test_an_epoch_says_which_data_it_took(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDFCORE_DATA", str(tmp_path) if data else "")
+    if data:
+        (folder := tmp_path / "fashion-mnist").mkdir()
+        (folder / "train-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, 2, 28, 28) + bytes(2 * 784))
+        (folder / "train-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, 2) + bytes([3, 7]))
+    x, y, which = ours_steps.fashion(2)
+    assert (x.shape, len(y), which) == ((2, 784), 2, "Fashion-MNIST" if data else "random")
+
+
+def test_nothing_is_stated_against_itself_or_judged_without_a_figure() -> None:
+    epoch = "60000 images, 784-256-10 batch 64"
+    found = verdicts([row("Fashion-MNIST epoch, EDF loop", epoch, us=1e5)], [])
+    assert found == [("Fashion-MNIST epoch against NumPy EDF", None, "", "not measured")]
+    limits = {"rows": [{"name": name, "value": None} for name in ("copy, best", "fp32 fused multiply-add")]}
+    shape, peers = "(8192, 4096)", [row("softmax", "(8192, 4096)", "torch", us=None)]
+    assert verdicts([row("softmax", shape, us=None)], peers) == []
+    found = verdicts([row("softmax", shape, us=1.0, gb_per_s=1.0, bytes=8)], peers, limits=limits)
+    assert {v[3] for v in found} == {"not measured"}
+
+
+def test_the_fastest_way_to_a_step_counts() -> None:
+    step = "784-256-10 batch 64"
+    mine = [row("training step", step, us=40.0), row("training step", step, "edfcore, replay", us=9.0)]
+    found = verdicts(mine, [row("training step", step, "jax scan", us=18.0)])
+    assert [v[1:] for v in found] == [(9.0, "", "met"), (2.0, "jax scan", "met")]
+
+
+def test_timing() -> None:
+    clock, calls = itertools.count(0.0, 0.001).__next__, []
+    found = time_kernels.measure(lambda: calls.append(1), lambda: None, 1.0, clock)
+    assert found["launches"] == 4  # a millisecond each
+    assert found["us"] == pytest.approx(500.0)
+    assert found["issue_us"] == pytest.approx(250.0)
+    assert not found["host_bound"]
+    assert found["batches"] == time_kernels.BATCHES
+
+
+def test_slow_calls_are_repeated_less() -> None:
+    found = time_kernels.measure(lambda: None, lambda: None, 1.0, itertools.count(0.0, 2.0).__next__)
+    assert (found["launches"], found["batches"]) == (1, 1)
+
+
+@pytest.mark.parametrize("family", kernels.FAMILIES, ids=lambda family: family.__name__)
+def test_kernels_agree_with_numpy(family: Callable[..., Iterator[kernels.Kernel]]) -> None:
+    for kernel in family(ops, None, True):
+        rows = list(time_kernels.time_kernel(kernel, None, 0.0))
+        assert [row["who"] for row in rows] == ["edfcore", "numpy"]
+        assert rows[0]["error"] < 1e-5, kernel.name
+        assert rows[0]["bytes"] > 0
+        json.dumps(rows, allow_nan=False)
+
+
+def test_difference() -> None:
+    assert kernels.difference(np.array([1.0, 2.5]), np.array([1.0, 2.0])) == 0.25
+    assert kernels.difference(np.zeros(0), np.zeros(0)) == 0.0

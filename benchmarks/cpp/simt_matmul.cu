@@ -22,6 +22,24 @@
 #include "ops/matmul.cu"  // the engine's
 #include "simt_plan.h"
 
+// What the engine's matmul.cu asks of files that are not compiled here: products are exact, and of float32.
+namespace edfcore {
+
+Float32Matmul float32_matmul() { return Float32Matmul::exact; }
+
+namespace cuda {
+
+bool has_tensor_cores() { return false; }
+void tensor_product(const Launch&, const Problem<float>&, bool, bool, std::int64_t, MatmulKernel,
+                    Float32Matmul) {}
+void tensor_product(const Launch&, const Problem<BFloat16>&, bool, bool, std::int64_t, MatmulKernel,
+                    Float32Matmul) {}
+void tensor_product(const Launch&, const Problem<Float16>&, bool, bool, std::int64_t, MatmulKernel,
+                    Float32Matmul) {}
+
+}  // namespace cuda
+}  // namespace edfcore
+
 namespace {
 
 using namespace edfcore;
