@@ -41,7 +41,7 @@ __device__ inline Half narrow(float x, bool is_bfloat) {
   return {static_cast<std::uint16_t>(narrow(x, 0.0f, is_bfloat))};
 }
 
-// What kernels that read and write T compute in. Of float and double, the two functions below change nothing.
+// What kernels that read and write T compute in. Of float and double, the functions below change nothing.
 template <class T>
 using Wide = std::conditional_t<std::is_same_v<T, Half>, float, T>;
 
@@ -74,6 +74,7 @@ __device__ inline void widen(Wide<T>* to, const Pack<T, V>& pack, bool is_bfloat
 
 template <class T, int V, class Value>
 __device__ inline Pack<T, V> rounded_pack(const Value& value, bool is_bfloat) {
+  static_assert(V % 2 == 0);
   Pack<T, V> pack;
   EDF_UNROLL
   for (int i = 0; i < V; ++i)
@@ -104,7 +105,7 @@ struct Rounded {
   }
 };
 
-// Such an op, for float and double, too; `functor(T{})` is what computes in T.
+// An elementwise op on any floating dtype; `functor(T{})` is what computes in T.
 template <int N, class Functor>
 void map_any_floating(const Launch& l, const Functor& functor) {
   const DType dtype = l.out[0].dtype;

@@ -139,7 +139,8 @@ __device__ inline void store_row(T* y, const Part<Shape>& p, typename Shape::Cou
 // ---- long rows: read in spans of some packs; the first ones stay in shared memory, the others are read
 // again, last first, while they are still in the cache ----
 
-// Packs of a span, for a kernel that keeps `Arrays` rows: what they hold is to find room in registers.
+// Packs of a span, for a kernel that keeps `Arrays` rows: of halves fewer, since in registers they are
+// floats.
 template <class Shape, int Arrays>
 constexpr int span_packs = (Shape::v > 4 ? 2 : 4) / Arrays;
 
