@@ -15,12 +15,9 @@ from case import Case
 from cases import CASES
 from checks import is_floating, seed_like
 from edfcore import ops
+from halves import EPSILON, HALVES, LARGEST, SMALLEST, nearest, shown
 from references import Array
 
-HALVES = ["bfloat16", "float16"]
-EPSILON = {"bfloat16": 2.0**-8, "float16": 2.0**-11}  # half a unit in the last place, relative
-SMALLEST = {"bfloat16": 2.0**-133, "float16": 2.0**-24}
-LARGEST = {"bfloat16": float(2**127 * (2 - 2.0**-7)), "float16": 65504.0}
 PATTERNS = np.arange(65536, dtype=np.uint16)
 
 
@@ -32,25 +29,9 @@ def as_floats(bits: Array, dtype: str) -> Array:
         return np.asarray((bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64))
 
 
-def nearest(x: Array, dtype: str) -> Array:
-    """Round float64 to the nearest number of a half type, ties to even, by its definition, as float64."""
-    x = np.asarray(x, np.float64)
-    digits, least = (8, -133) if dtype == "bfloat16" else (11, -24)
-    with np.errstate(all="ignore"):
-        exponent = np.maximum(np.frexp(x)[1] - digits, least)
-        rounded = np.ldexp(np.rint(np.ldexp(x, -exponent)), exponent)
-        return np.where(
-            np.abs(rounded) > LARGEST[dtype], np.copysign(np.inf, x), np.where(x == 0, x, rounded)
-        )
-
-
 def half_arrays(case: Case, dtype: str) -> list[Array]:
     """Make the inputs of a case: floating ones are numbers of the half type, as float32."""
     return [nearest(a, dtype).astype(np.float32) if is_floating(a) else a for a in case.arrays(np.float32)]
-
-
-def shown(array: Any) -> Array:
-    return np.asarray(array).astype(np.float64) if np.asarray(array).dtype.kind in "fV" else np.asarray(array)
 
 
 def half_weights(case: Case, dtype: str) -> Array:

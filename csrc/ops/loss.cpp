@@ -189,7 +189,7 @@ const Op log_loss = {.name = "log_loss",
                      .cuda = EDF_CUDA_KERNEL(log_loss_kernel),
                      .vjp = vjp_log_loss,
                      .fuses = &of_softmax,
-                     .flags = op_checks,
+                     .flags = op_checks | op_half_on_cuda,
                      .autocast = Autocast::wide,
                      .indices = 2};
 
@@ -200,7 +200,7 @@ const Op log_loss_scores = {.name = "log_loss_scores",
                             .cuda = EDF_CUDA_KERNEL(log_loss_scores_kernel),
                             .vjp = vjp_log_loss_scores,
                             .joins = &of_scores,
-                            .flags = op_checks | op_ending,
+                            .flags = op_checks | op_ending | op_half_on_cuda,
                             .autocast = Autocast::wide,
                             .indices = 2,
                             .formula = Formula::log_loss_scores,
@@ -213,7 +213,7 @@ const Op log_loss_scores_grad = {.name = "log_loss_scores_grad",
                                  .cuda = EDF_CUDA_KERNEL(log_loss_scores_grad_kernel),
                                  .vjp = vjp_log_loss_scores_grad,
                                  .inplace = 1,
-                                 .flags = op_internal};
+                                 .flags = op_internal | op_half_on_cuda};
 
 // Not in place: of a long row the loss reads scores when the gradient has been begun.
 const Op log_loss_scores_both = {.name = "log_loss_scores_both",
@@ -221,7 +221,7 @@ const Op log_loss_scores_both = {.name = "log_loss_scores_both",
                                  .infer = infer_log_loss_scores_both,
                                  .cpu = EDF_CPU_KERNEL(log_loss_scores_both_kernel),
                                  .cuda = EDF_CUDA_KERNEL(log_loss_scores_both_kernel),
-                                 .flags = op_internal | op_checks | op_no_grad | op_ending,
+                                 .flags = op_internal | op_checks | op_no_grad | op_ending | op_half_on_cuda,
                                  .outputs = 2,
                                  .formula = Formula::log_loss_scores_both,
                                  .most_columns = ending_columns};
@@ -233,6 +233,7 @@ const Op log_loss_soft = {.name = "log_loss_soft",
                           .cuda = EDF_CUDA_KERNEL(log_loss_soft_kernel),
                           .vjp = vjp_log_loss_soft,
                           .fuses = &soft_of_softmax,
+                          .flags = op_half_on_cuda,
                           .autocast = Autocast::wide};
 
 const Op log_loss_soft_grad = {.name = "log_loss_soft_grad",
@@ -242,7 +243,7 @@ const Op log_loss_soft_grad = {.name = "log_loss_soft_grad",
                                .cuda = EDF_CUDA_KERNEL(log_loss_soft_grad_kernel),
                                .vjp = vjp_log_loss_soft_grad,
                                .inplace = 1,
-                               .flags = op_internal};
+                               .flags = op_internal | op_half_on_cuda};
 
 const Op log_loss_soft_scores = {.name = "log_loss_soft_scores",
                                  .arity = 2,
@@ -251,6 +252,7 @@ const Op log_loss_soft_scores = {.name = "log_loss_soft_scores",
                                  .cuda = EDF_CUDA_KERNEL(log_loss_soft_scores_kernel),
                                  .vjp = vjp_log_loss_soft_scores,
                                  .joins = &of_soft_scores,
+                                 .flags = op_half_on_cuda,
                                  .autocast = Autocast::wide};
 
 const Op log_loss_soft_scores_grad = {.name = "log_loss_soft_scores_grad",
@@ -260,14 +262,14 @@ const Op log_loss_soft_scores_grad = {.name = "log_loss_soft_scores_grad",
                                       .cuda = EDF_CUDA_KERNEL(log_loss_soft_scores_grad_kernel),
                                       .vjp = vjp_log_loss_soft_scores_grad,
                                       .inplace = 1,
-                                      .flags = op_internal};
+                                      .flags = op_internal | op_half_on_cuda};
 
 const Op log_loss_soft_scores_both = {.name = "log_loss_soft_scores_both",
                                       .arity = 3,
                                       .infer = infer_log_loss_soft_scores_both,
                                       .cpu = EDF_CPU_KERNEL(log_loss_soft_scores_both_kernel),
                                       .cuda = EDF_CUDA_KERNEL(log_loss_soft_scores_both_kernel),
-                                      .flags = op_internal | op_no_grad,
+                                      .flags = op_internal | op_no_grad | op_half_on_cuda,
                                       .outputs = 2};
 
 }  // namespace ops

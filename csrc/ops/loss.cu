@@ -9,11 +9,11 @@ namespace {
 template <class T, class Index>
 __global__ void __launch_bounds__(block_threads)
     log_loss_rows(const T* p, const Index* labels, T* loss, std::int64_t rows, std::int64_t cols,
-                  Reporter reporter) {
+                  bool is_bfloat, Reporter reporter) {
   const std::int64_t row = thread_number();
   if (row >= rows) return;
   const Checked y = checked(labels, row, cols, reporter);
-  loss[row] = y.ok ? -log_(p[row * cols + y.value]) : T(0);
+  loss[row] = rounded_to<T>(y.ok ? -log_(wide(p[row * cols + y.value], is_bfloat)) : Wide<T>(0), is_bfloat);
 }
 
 // The loss of scores, and their gradient from that of the loss; `out` may be `s` itself.
@@ -21,40 +21,41 @@ template <class Shape, bool Loss, bool Grad, class T>
 __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
     log_loss_scores_rows(const T* s, Labels labels, const T* g, T* out, T* loss, Reporter reporter,
                          Rows rows) {
+  using W = Wide<T>;
   const auto p = part_of<Shape>(rows);
   const bool first = p.live && p.lane == 0;
   const std::int64_t label = (Grad ? p.live : first) ? labels[p.row] : 0;
   const bool ok = 0 <= label && label < rows.cols;
   if (first && !ok) reporter.report(p.row, label, rows.cols);
   s += p.row * rows.cols;
-  const T score = Loss && first && ok ? s[label] : T(0);
-  const T scale = Grad && p.live ? g[p.row] : T(0);
+  const W score = Loss && first && ok ? wide(s[label], p.is_bfloat) : W(0);
+  const W scale = Grad && p.live ? wide(g[p.row], p.is_bfloat) : W(0);
   if constexpr (Grad) out += p.row * rows.cols;
   [[maybe_unused]] const auto at_label = p.number_of(label);
-  MaxSum<T> m;
+  MaxSum<W> m;
   if constexpr (Shape::n > 0) {
-    T kept[Shape::n];
+    W kept[Shape::n];
     m = max_sum<Shape, Grad>(kept, s, p);
-    const T by = T(1) / m.sum;
+    const W by = W(1) / m.sum;
     if constexpr (Grad)
       store_row<Shape, Shape::n>(out, p, 0,
                                  [&](int i) { return slope_of(kept[i] * by, i == at_label, scale); });
   } else if constexpr (Grad) {
-    constexpr int packs = span_packs<1>, n = packs * Shape::v;
+    constexpr int packs = span_packs<Shape, 1>, n = packs * Shape::v;
     const Kept<Shape, T> kept(rows, p, 0);
-    m = max_sum_online(s, p, [&](const T(&span)[n], std::int64_t q) { kept.put(span, q); });
-    const T by = T(1) / m.sum;
+    m = max_sum_online<W>(p, [&](W(&span)[n], std::int64_t q) { kept.load(span, s, p, q, W(-INFINITY)); });
+    const W by = W(1) / m.sum;
     for (std::int64_t q = (spans_of<Shape, 1>(p) - 1) * packs; q >= 0; q -= packs) {
-      T span[n];
-      kept.get(span, s, p, q, T(0));
+      W span[n];
+      kept.get(span, s, p, q, W(0));
       store_row<Shape, n>(out, p, q, [&](int i) {
         return slope_of(exp_(span[i] - m.max) * by, q * Shape::v + i == at_label, scale);
       });
     }
   } else {
-    m = max_sum_online(s, p, [](auto&, std::int64_t) {});
+    m = max_sum_online<W>(p, [&](auto& span, std::int64_t q) { load_row(span, s, p, q, W(-INFINITY)); });
   }
-  if (Loss && first) loss[p.row] = ok ? loss_of(m, score) : T(0);
+  if (Loss && first) loss[p.row] = rounded_to<T>(ok ? loss_of(m, score) : W(0), p.is_bfloat);
 }
 
 // Of a row: the sum of exponentials, that of the weights, and that of weights by terms.
@@ -77,15 +78,18 @@ struct AddSums {
 // row, here and below.
 template <int Lanes, class T>
 __global__ void __launch_bounds__(block_threads, roomy)
-    log_loss_soft_rows(const T* p, const T* q, T* loss, std::int64_t rows, std::int64_t cols) {
+    log_loss_soft_rows(const T* p, const T* q, T* loss, std::int64_t rows, std::int64_t cols,
+                       bool is_bfloat) {
+  using W = Wide<T>;
   const std::int64_t row = thread_number() / Lanes, first = row * cols;
   double sum = 0;
   for (std::int64_t c = static_cast<std::int64_t>(threadIdx.x % Lanes); row < rows && c < cols; c += Lanes) {
-    const T weight = q[first + c];
-    if (weight != T(0)) sum += static_cast<double>(weight) * static_cast<double>(log_(p[first + c]));
+    const W weight = wide(q[first + c], is_bfloat);
+    if (weight != W(0))
+      sum += static_cast<double>(weight) * static_cast<double>(log_(wide(p[first + c], is_bfloat)));
   }
   sum = combine<Lanes>(sum, Plus{});
-  if (row < rows && threadIdx.x % Lanes == 0) loss[row] = static_cast<T>(-sum);
+  if (row < rows && threadIdx.x % Lanes == 0) loss[row] = rounded_to<T>(static_cast<W>(-sum), is_bfloat);
 }
 
 template <class T>
@@ -99,21 +103,22 @@ __device__ inline Sums plus_term(Sums sums, T weight, T below) {
 template <class Shape, bool Loss, bool Grad, class T>
 __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
     log_loss_soft_scores_rows(const T* s, const T* q, const T* g, T* out, T* loss, Rows rows) {
+  using W = Wide<T>;
   const auto p = part_of<Shape>(rows);
-  const T scale = Grad && p.live ? g[p.row] : T(0);
+  const W scale = Grad && p.live ? wide(g[p.row], p.is_bfloat) : W(0);
   s += p.row * rows.cols;
   q += p.row * rows.cols;
   if constexpr (Grad) out += p.row * rows.cols;
   Sums sums{0, 0, 0};
-  T top = T(-INFINITY);
-  const auto slope = [&](T below, T weight) {
-    const T by = T(1) / static_cast<T>(sums.exponentials);
-    return (exp_(below) * by * static_cast<T>(sums.weights) - weight) * scale;
+  W top = W(-INFINITY);
+  const auto slope = [&](W below, W weight) {
+    const W by = W(1) / static_cast<W>(sums.exponentials);
+    return (exp_(below) * by * static_cast<W>(sums.weights) - weight) * scale;
   };
   if constexpr (Shape::n > 0) {
-    T below[Shape::n], weight[Shape::n];
-    load_row(below, s, p, 0, T(-INFINITY));
-    load_row(weight, q, p, 0, T(0));
+    W below[Shape::n], weight[Shape::n];
+    load_row(below, s, p, 0, W(-INFINITY));
+    load_row(weight, q, p, 0, W(0));
     EDF_UNROLL
     for (int i = 0; i < Shape::n; ++i) top = larger_number(top, below[i]);
     top = combine<Shape::lanes>(top, LargerNumber{});
@@ -123,26 +128,24 @@ __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
     if constexpr (Grad)
       store_row<Shape, Shape::n>(out, p, 0, [&](int i) { return slope(below[i], weight[i]); });
   } else {
-    constexpr int packs = span_packs<2>, n = packs * Shape::v;
+    constexpr int packs = span_packs<Shape, 2>, n = packs * Shape::v;
     const std::int64_t end = spans_of<Shape, 2>(p) * packs;
     const Kept<Shape, T> scores(rows, p, 0), weights(rows, p, 1);
     for (std::int64_t i = 0; i < end; i += packs) {
-      T span[n];
-      load_row(span, q, p, i, T(0));
-      weights.put(span, i);
-      load_row(span, s, p, i, T(-INFINITY));
-      scores.put(span, i);
+      W span[n];
+      weights.load(span, q, p, i, W(0));
+      scores.load(span, s, p, i, W(-INFINITY));
       EDF_UNROLL
-      for (const T each : span) top = larger_number(top, each);
+      for (const W each : span) top = larger_number(top, each);
     }
     top = combine<Shape::lanes>(top, LargerNumber{});
-    const auto get = [&](T(&below)[n], T(&weight)[n], std::int64_t i) {
-      scores.get(below, s, p, i, T(-INFINITY));
-      weights.get(weight, q, p, i, T(0));
+    const auto get = [&](W(&below)[n], W(&weight)[n], std::int64_t i) {
+      scores.get(below, s, p, i, W(-INFINITY));
+      weights.get(weight, q, p, i, W(0));
       EDF_UNROLL
-      for (T& each : below) each -= top;
+      for (W& each : below) each -= top;
     };
-    T below[n], weight[n];
+    W below[n], weight[n];
     for (std::int64_t i = 0; i < end; i += packs) {
       get(below, weight, i);
       EDF_UNROLL
@@ -155,16 +158,20 @@ __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
     }
   }
   if (Loss && p.live && p.lane == 0)
-    loss[p.row] = rows.cols > 0 ? static_cast<T>(sums.terms + sums.weights * log_(sums.exponentials)) : T(0);
+    loss[p.row] = rounded_to<T>(
+        rows.cols > 0 ? static_cast<W>(sums.terms + sums.weights * log_(sums.exponentials)) : W(0),
+        p.is_bfloat);
 }
 
 template <class T>
 __global__ void __launch_bounds__(block_threads)
     log_loss_soft_grad_elements(const T* g, const T* p, const T* q, T* out, std::int64_t size,
-                                std::int64_t cols) {
+                                std::int64_t cols, bool is_bfloat) {
+  using W = Wide<T>;
   const std::int64_t i = thread_number();
   if (i >= size) return;
-  out[i] = q[i] == T(0) ? T(0) : -(g[divide(i, cols).quotient] * q[i]) / p[i];
+  const W weight = wide(q[i], is_bfloat), slope = wide(g[divide(i, cols).quotient], is_bfloat);
+  out[i] = rounded_to<T>(weight == W(0) ? W(0) : -(slope * weight) / wide(p[i], is_bfloat), is_bfloat);
 }
 
 // Calls body(lanes) with the number of threads for a row.
@@ -197,7 +204,7 @@ void visit_wanted(const Wanted& wanted, const Body& body) {
 void of_scores(const Launch& l, int scores, const Wanted& wanted) {
   const View &s = l.in[scores], &labels = l.in[scores + 1];
   if (labels.size == 0) return;
-  visit_floating(s.dtype, [&](auto t) {
+  visit_stored(s.dtype, [&](auto t) {
     using T = decltype(t);
     visit_row_shape<T, 1>(row_size_of(s), [&](auto shape) {
       using Shape = decltype(shape);
@@ -217,7 +224,7 @@ void of_soft_scores(const Launch& l, int scores, const Wanted& wanted) {
   const View &s = l.in[scores], &weights = l.in[scores + 1];
   const std::int64_t rows = wanted.g ? l.in[scores == 0 ? 2 : 0].size : l.out[0].size;
   if (rows == 0) return;
-  visit_floating(s.dtype, [&](auto t) {
+  visit_stored(s.dtype, [&](auto t) {
     using T = decltype(t);
     visit_row_shape<T, 2>(row_size_of(s), [&](auto shape) {
       using Shape = decltype(shape);
@@ -237,13 +244,13 @@ void of_soft_scores(const Launch& l, int scores, const Wanted& wanted) {
 void log_loss_kernel(const Launch& l) {
   const std::int64_t rows = l.out[0].size, cols = row_size_of(l.in[0]);
   if (rows == 0) return;
-  visit_floating(l.out[0].dtype, [&](auto t) {
+  visit_stored(l.out[0].dtype, [&](auto t) {
     using T = decltype(t);
     visit_index(l.in[1].dtype, [&](auto i) {
       using Index = decltype(i);
       launch(log_loss_rows<T, Index>, blocks_for(rows, block_threads), block_threads, 0, l.stream,
              pointer<const T>(l.in[0]), pointer<const Index>(l.in[1]), pointer<T>(l.out[0]), rows, cols,
-             reporter(l, 1));
+             l.out[0].dtype == DType::bf16, reporter(l, 1));
     });
   });
 }
@@ -259,12 +266,13 @@ void log_loss_scores_both_kernel(const Launch& l) {
 void log_loss_soft_kernel(const Launch& l) {
   const std::int64_t rows = l.out[0].size, cols = row_size_of(l.in[0]);
   if (rows == 0) return;
-  visit_floating(l.out[0].dtype, [&](auto t) {
+  visit_stored(l.out[0].dtype, [&](auto t) {
     using T = decltype(t);
     visit_soft_lanes(cols, [&](auto lanes) {
       constexpr int L = decltype(lanes)::value;
       launch(log_loss_soft_rows<L, T>, blocks_for(rows, block_threads / L), block_threads, 0, l.stream,
-             pointer<const T>(l.in[0]), pointer<const T>(l.in[1]), pointer<T>(l.out[0]), rows, cols);
+             pointer<const T>(l.in[0]), pointer<const T>(l.in[1]), pointer<T>(l.out[0]), rows, cols,
+             l.out[0].dtype == DType::bf16);
     });
   });
 }
@@ -282,11 +290,11 @@ void log_loss_soft_scores_both_kernel(const Launch& l) {
 void log_loss_soft_grad_kernel(const Launch& l) {
   const View& out = l.out[0];
   if (out.size == 0) return;
-  visit_floating(out.dtype, [&](auto t) {
+  visit_stored(out.dtype, [&](auto t) {
     using T = decltype(t);
     launch(log_loss_soft_grad_elements<T>, blocks_for(out.size, block_threads), block_threads, 0, l.stream,
            pointer<const T>(l.in[0]), pointer<const T>(l.in[1]), pointer<const T>(l.in[2]), pointer<T>(out),
-           out.size, row_size_of(out));
+           out.size, row_size_of(out), out.dtype == DType::bf16);
   });
 }
 

@@ -1,60 +1,13 @@
-// For *.cu: values merged between the threads of a group, and rows that a group keeps while it works on them.
+// For *.cu: rows that a group of threads keeps while it works on them. Of rows of T, the threads compute in
+// Wide<T>.
 #pragma once
 
 #include <initializer_list>
 
-#include "ops/kernel_cuda.h"
+#include "ops/group_cuda.h"
+#include "ops/half_cuda.h"
 
 namespace edfcore::cuda {
-
-template <class T>
-__device__ inline T shuffle(T value, int offset) {
-  return __shfl_xor_sync(0xffffffffu, value, offset);
-}
-
-struct Plus {
-  template <class T>
-  __device__ T operator()(T a, T b) const {
-    return a + b;
-  }
-};
-
-struct Larger {  // NaN wins
-  template <class T>
-  __device__ T operator()(T a, T b) const {
-    return a > b || a != a ? a : b;
-  }
-};
-
-// NaN may lose: for a maximum that is taken from every element afterwards, which brings each NaN back.
-__device__ inline float larger_number(float a, float b) { return fmaxf(a, b); }
-__device__ inline double larger_number(double a, double b) { return a > b ? a : b; }
-
-struct LargerNumber {
-  template <class T>
-  __device__ T operator()(T a, T b) const {
-    return larger_number(a, b);
-  }
-};
-
-// Merges the values of `Lanes` neighbouring threads in a fixed order; all of them get the result. All threads
-// of the block must come here, and a kernel once for each kind of value and merge. With more than 32 lanes
-// the block is the group.
-template <int Lanes, class A, class Merge>
-__device__ A combine(A value, Merge merge) {
-  constexpr int in_warp = Lanes < 32 ? Lanes : 32;
-  EDF_UNROLL
-  for (int offset = in_warp / 2; offset > 0; offset /= 2) value = merge(value, shuffle(value, offset));
-  if constexpr (Lanes > 32) {
-    EDF_SHARED(A, shared, Lanes / 32);
-    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
-    __syncthreads();
-    value = shared[threadIdx.x % (Lanes / 32)];
-    EDF_UNROLL
-    for (int offset = Lanes / 64; offset > 0; offset /= 2) value = merge(value, shuffle(value, offset));
-  }
-  return value;
-}
 
 // ---- how rows are spread over threads ----
 
@@ -72,13 +25,14 @@ struct RowShape {
 // For __launch_bounds__, blocks on a multiprocessor: enough loads are in flight with 1024 threads of floats,
 // or 512 of doubles.
 template <class Shape, class T>
-constexpr int row_blocks = (sizeof(T) == 4 ? 1024 : 512) / Shape::threads;
+constexpr int row_blocks = (sizeof(Wide<T>) == 4 ? 1024 : 512) / Shape::threads;
 
 struct Rows {
   std::int64_t rows, cols;
   bool packed;  // a thread has packs of neighbours, else single columns
   bool wide;    // and packs are moved by one instruction: they are whole, and the memory is aligned
-  int kept;     // of a long row, how many packs of each thread find room in shared memory
+  bool is_bfloat;
+  int kept;  // of a long row, how many packs of each thread find room in shared memory
 };
 
 // Those columns of its row that are a thread's: first + r * stride + q * step, with r < V. It is so by shape
@@ -89,7 +43,7 @@ struct Part {
   std::int64_t row;
   int lane, stride;
   Count first, cols;
-  bool live, wide;
+  bool live, wide, is_bfloat;
 
   // The number q * V + r of a column among this thread's, or -1.
   __device__ Count number_of(std::int64_t col) const {
@@ -109,66 +63,68 @@ __device__ inline Part<Shape> part_of(const Rows& r) {
   p.live = p.row < r.rows;
   p.cols = p.live ? static_cast<typename Shape::Count>(r.cols) : 0;  // all reach the barriers
   p.wide = r.wide;
+  p.is_bfloat = r.is_bfloat;
   p.stride = r.packed ? 1 : Shape::lanes;
   p.first = r.packed ? p.lane * Shape::v : p.lane;
   return p;
 }
 
-// Packs q .. q + N / V of a thread. What lies behind the row's end is `missing`.
-template <class Shape, bool Wide, int N, class T>
-__device__ inline void load_packs(T (&to)[N], const T* x, const Part<Shape>& p, typename Shape::Count q,
-                                  T missing) {
-  constexpr int V = Shape::v;
+// Packs q .. q + N of a thread, as they are stored. What lies behind the row's end is `missing`.
+template <class Shape, bool Whole, int N, class T>
+__device__ inline void load_packs(Pack<T, Shape::v> (&to)[N], const T* x, const Part<Shape>& p,
+                                  typename Shape::Count q, T missing) {
   const auto first = p.first + q * Shape::step;
   x += first;
   EDF_UNROLL
-  for (int i = 0; i < N; i += V) {
-    if constexpr (Wide) {
-      Pack<T, V> pack;
-      EDF_UNROLL
-      for (int r = 0; r < V; ++r) pack.v[r] = missing;
-      if (first + i * Shape::lanes < p.cols) pack = load_pack<T, V>(x + i * Shape::lanes);
-      EDF_UNROLL
-      for (int r = 0; r < V; ++r) to[i + r] = pack.v[r];
-    } else {
-      EDF_UNROLL
-      for (int r = 0; r < V; ++r) {
-        const auto col = first + i * Shape::lanes + r * p.stride;
-        to[i + r] = col < p.cols ? x[i * Shape::lanes + r * p.stride] : missing;
-      }
+  for (int i = 0; i < N; ++i) {
+    EDF_UNROLL
+    for (int r = 0; r < Shape::v; ++r) {
+      to[i].v[r] = missing;
+      if constexpr (!Whole)
+        if (first + i * Shape::step + r * p.stride < p.cols) to[i].v[r] = x[i * Shape::step + r * p.stride];
     }
+    if constexpr (Whole)
+      if (first + i * Shape::step < p.cols) to[i] = load_pack<T, Shape::v>(x + i * Shape::step);
   }
 }
 
-template <class Shape, bool Wide, int N, class T, class Value>
+template <class Shape, bool Whole, int N, class T, class Value>
 __device__ inline void store_packs(T* y, const Part<Shape>& p, typename Shape::Count q, const Value& value) {
   constexpr int V = Shape::v;
   const auto first = p.first + q * Shape::step;
   y += first;
   EDF_UNROLL
   for (int i = 0; i < N; i += V) {
-    if constexpr (Wide) {
-      if (first + i * Shape::lanes >= p.cols) continue;
-      Pack<T, V> pack;
-      EDF_UNROLL
-      for (int r = 0; r < V; ++r) pack.v[r] = value(i + r);
-      store_pack(y + i * Shape::lanes, pack);
+    if constexpr (Whole) {
+      if (first + i * Shape::lanes < p.cols)
+        store_pack(y + i * Shape::lanes,
+                   rounded_pack<T, V>([&](int r) { return value(i + r); }, p.is_bfloat));
     } else {
       EDF_UNROLL
       for (int r = 0; r < V; ++r)
         if (first + i * Shape::lanes + r * p.stride < p.cols)
-          y[i * Shape::lanes + r * p.stride] = value(i + r);
+          y[i * Shape::lanes + r * p.stride] = rounded_to<T>(value(i + r), p.is_bfloat);
     }
   }
 }
 
 template <class Shape, int N, class T>
-__device__ inline void load_row(T (&to)[N], const T* x, const Part<Shape>& p, typename Shape::Count q,
-                                T missing) {
+__device__ inline void load_stored(Pack<T, Shape::v> (&to)[N], const T* x, const Part<Shape>& p,
+                                   typename Shape::Count q, Wide<T> missing) {
+  const T none = rounded_to<T>(missing, p.is_bfloat);
   if (p.wide)
-    load_packs<Shape, true>(to, x, p, q, missing);
+    load_packs<Shape, true>(to, x, p, q, none);
   else
-    load_packs<Shape, false>(to, x, p, q, missing);
+    load_packs<Shape, false>(to, x, p, q, none);
+}
+
+template <class Shape, int N, class T>
+__device__ inline void load_row(Wide<T> (&to)[N], const T* x, const Part<Shape>& p, typename Shape::Count q,
+                                Wide<T> missing) {
+  Pack<T, Shape::v> packs[N / Shape::v];
+  load_stored(packs, x, p, q, missing);
+  EDF_UNROLL
+  for (int i = 0; i < N / Shape::v; ++i) widen(to + i * Shape::v, packs[i], p.is_bfloat);
 }
 
 // y = value(i) for i < N, counted from pack q.
@@ -183,18 +139,19 @@ __device__ inline void store_row(T* y, const Part<Shape>& p, typename Shape::Cou
 // ---- long rows: read in spans of some packs; the first ones stay in shared memory, the others are read
 // again, last first, while they are still in the cache ----
 
-// Packs of a span, for a kernel that keeps `Arrays` rows.
-template <int Arrays>
-constexpr int span_packs = 4 / Arrays;
+// Packs of a span, for a kernel that keeps `Arrays` rows: of halves fewer, since in registers they are
+// floats.
+template <class Shape, int Arrays>
+constexpr int span_packs = (Shape::v > 4 ? 2 : 4) / Arrays;
 
 template <class Shape, int Arrays>
 __device__ inline std::int64_t spans_of(const Part<Shape>& p) {
-  constexpr int span = Shape::step * span_packs<Arrays>;
+  constexpr int span = Shape::step * span_packs<Shape, Arrays>;
   return (p.cols + span - 1) / span;
 }
 
-// The packs of array `array` that a block keeps: whole spans. A thread reads only what it wrote, so there is
-// no barrier.
+// The packs of array `array` that a block keeps, as they are stored: whole spans. A thread reads only what it
+// wrote, so there is no barrier.
 template <class Shape, class T>
 struct Kept {
   Raw<T, Shape::v>* own;
@@ -203,19 +160,27 @@ struct Kept {
   __device__ Kept(const Rows& r, const Part<Shape>& p, int array)
       : own(dynamic_shared<Raw<T, Shape::v>>() + p.lane + array * r.kept * Shape::lanes), packs(r.kept) {}
 
+  // Loads a span, and keeps it if there is room.
   template <int N>
-  __device__ void put(const T (&from)[N], std::int64_t q) const {
+  __device__ void load(Wide<T> (&to)[N], const T* x, const Part<Shape>& p, std::int64_t q,
+                       Wide<T> missing) const {
+    Pack<T, Shape::v> span[N / Shape::v];
+    load_stored(span, x, p, q, missing);
+    EDF_UNROLL
+    for (int i = 0; i < N / Shape::v; ++i) widen(to + i * Shape::v, span[i], p.is_bfloat);
     if (q >= packs) return;
     EDF_UNROLL
     for (int i = 0; i < N / Shape::v; ++i) {
       Raw<T, Shape::v> raw;
-      memcpy(&raw, from + i * Shape::v, sizeof raw);
+      memcpy(&raw, span + i, sizeof raw);
       own[(q + i) * Shape::lanes] = raw;
     }
   }
 
+  // The same span once more.
   template <int N>
-  __device__ void get(T (&to)[N], const T* x, const Part<Shape>& p, std::int64_t q, T missing) const {
+  __device__ void get(Wide<T> (&to)[N], const T* x, const Part<Shape>& p, std::int64_t q,
+                      Wide<T> missing) const {
     if (q >= packs) {
       load_row(to, x, p, q, missing);
       return;
@@ -223,7 +188,9 @@ struct Kept {
     EDF_UNROLL
     for (int i = 0; i < N / Shape::v; ++i) {
       const Raw<T, Shape::v> raw = own[(q + i) * Shape::lanes];
-      memcpy(to + i * Shape::v, &raw, sizeof raw);
+      Pack<T, Shape::v> pack;
+      memcpy(&pack, &raw, sizeof raw);
+      widen(to + i * Shape::v, pack, p.is_bfloat);
     }
   }
 };
@@ -246,7 +213,7 @@ template <class Shape, int Arrays, class T, class... Params, class... Args>
 void launch_rows(const Launch& l, void (*kernel)(Params...), Rows rows, Args... args) {
   std::int64_t shared = 0;
   if constexpr (Shape::n == 0) {
-    constexpr std::int64_t span = std::int64_t{Shape::step} * span_packs<Arrays>,
+    constexpr std::int64_t span = std::int64_t{Shape::step} * span_packs<Shape, Arrays>,
                            bytes = span * Arrays * static_cast<std::int64_t>(sizeof(T)),
                            combining = 2048;  // of which half is left over
     const std::int64_t wanted = (rows.cols + span - 1) / span, room = (shared_limit() - combining) / bytes,
@@ -254,7 +221,7 @@ void launch_rows(const Launch& l, void (*kernel)(Params...), Rows rows, Args... 
                                : room > 0    ? room
                                              : 0;
     shared = spans * bytes;
-    rows.kept = static_cast<int>(spans * span_packs<Arrays>);
+    rows.kept = static_cast<int>(spans * span_packs<Shape, Arrays>);
     if (shared > 0 && cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                            static_cast<int>(shared + combining / 2)) != cudaSuccess)
       shared = rows.kept = 0;
@@ -272,7 +239,9 @@ Rows rows_of(std::int64_t rows, const View& x, std::initializer_list<const void*
   r.rows = rows;
   r.cols = row_size_of(x);
   r.wide = r.cols % Shape::v == 0;
-  r.packed = r.wide || Shape::n == Shape::v;  // as the rows of a product lie that ends with their loss
+  r.is_bfloat = x.dtype == DType::bf16;
+  constexpr int bytes = Shape::n * static_cast<int>(sizeof(Wide<T>));
+  r.packed = r.wide || (bytes > 0 && bytes <= 16);  // as the rows of a product lie that ends with their loss
   for (const void* each : data) r.wide = r.wide && aligned(each, sizeof(T) * Shape::v);
   return r;
 }
@@ -283,7 +252,7 @@ using RowShapeOf = RowShape<Lanes, N, (N > 0 && N * sizeof(T) < 16 ? N : 16 / st
 // For a kernel that keeps `Arrays` rows.
 template <class T, int Arrays, class Body>
 void visit_row_shape(std::int64_t cols, const Body& body) {
-  constexpr int n = 128 / (Arrays * static_cast<int>(sizeof(T)));
+  constexpr int n = 128 / (Arrays * static_cast<int>(sizeof(Wide<T>)));
   if (cols <= 16) return body(RowShapeOf<8, 2, T>{});
   if (cols <= 2 * n) return body(RowShapeOf<8, n / 4, T>{});
   if (cols <= 8 * n) return body(RowShapeOf<16, n / 2, T>{});
@@ -293,7 +262,7 @@ void visit_row_shape(std::int64_t cols, const Body& body) {
   if (cols <= 128 * n) return body(RowShapeOf<128, n, T>{});
   if (cols <= 256 * n) return body(RowShapeOf<256, n, T>{});
   if (cols <= 512 * n) return body(RowShapeOf<512, n, T>{});
-  body(RowShapeOf<(sizeof(T) == 4 ? 1024 : 512), 0, T>{});
+  body(RowShapeOf<(sizeof(Wide<T>) == 4 ? 1024 : 512), 0, T>{});
 }
 
 // ---- a row's maximum, and the sum of exp(x - max) over it ----
@@ -341,20 +310,20 @@ __device__ MaxSum<T> max_sum_of(T (&x)[N]) {
 
 // The same of a row that is to be read into `kept` first.
 template <class Shape, bool Exp, class T>
-__device__ MaxSum<T> max_sum(T (&kept)[Shape::n], const T* x, const Part<Shape>& p) {
-  load_row(kept, x, p, 0, T(-INFINITY));
+__device__ MaxSum<Wide<T>> max_sum(Wide<T> (&kept)[Shape::n], const T* x, const Part<Shape>& p) {
+  load_row(kept, x, p, 0, Wide<T>(-INFINITY));
   return max_sum_of<Shape::lanes, Exp>(kept);
 }
 
-// Of a long row, in one pass; `keep(span, q)` may store what was read.
-template <class Shape, class T, class Keep>
-__device__ MaxSum<T> max_sum_online(const T* x, const Part<Shape>& p, const Keep& keep) {
+// Of a long row, in one pass; `load(span, q)` reads what lies from pack q on.
+template <class T, class Shape, class Load>
+__device__ MaxSum<T> max_sum_online(const Part<Shape>& p, const Load& load) {
+  constexpr int packs = span_packs<Shape, 1>;
   MaxSum<T> own{T(-INFINITY), T(0)};
-  const std::int64_t packs = spans_of<Shape, 1>(p) * span_packs<1>;
-  for (std::int64_t q = 0; q < packs; q += span_packs<1>) {
-    T span[span_packs<1> * Shape::v];
-    load_row(span, x, p, q, T(-INFINITY));
-    keep(span, q);
+  const std::int64_t end = spans_of<Shape, 1>(p) * packs;
+  for (std::int64_t q = 0; q < end; q += packs) {
+    T span[packs * Shape::v];
+    load(span, q);
     T max = own.max;
     EDF_UNROLL
     for (const T each : span) max = larger_number(max, each);

@@ -56,7 +56,7 @@ const Op softmax = {.name = "softmax",
                     .cuda = EDF_CUDA_KERNEL(softmax_kernel),
                     .vjp = vjp_from_output<softmax_grad>,
                     .inplace = 0,
-                    .flags = op_producer,
+                    .flags = op_producer | op_half_on_cuda,
                     .autocast = Autocast::wide};
 
 const Op log_softmax = {.name = "log_softmax",
@@ -66,6 +66,7 @@ const Op log_softmax = {.name = "log_softmax",
                         .cuda = EDF_CUDA_KERNEL(log_softmax_kernel),
                         .vjp = vjp_from_output<log_softmax_grad>,
                         .inplace = 0,
+                        .flags = op_half_on_cuda,
                         .autocast = Autocast::wide};
 
 const Op softmax_grad = {.name = "softmax_grad",
@@ -75,7 +76,7 @@ const Op softmax_grad = {.name = "softmax_grad",
                          .cuda = EDF_CUDA_KERNEL(softmax_grad_kernel),
                          .vjp = vjp_softmax_grad,
                          .inplace = 0,
-                         .flags = op_internal};
+                         .flags = op_internal | op_half_on_cuda};
 
 const Op log_softmax_grad = {.name = "log_softmax_grad",
                              .arity = 2,
@@ -84,7 +85,7 @@ const Op log_softmax_grad = {.name = "log_softmax_grad",
                              .cuda = EDF_CUDA_KERNEL(log_softmax_grad_kernel),
                              .vjp = vjp_log_softmax_grad,
                              .inplace = 0,
-                             .flags = op_internal};
+                             .flags = op_internal | op_half_on_cuda};
 
 }  // namespace ops
 }  // namespace edfcore

@@ -9,24 +9,26 @@ namespace {
 template <class Shape, bool Log, class T>
 __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
     softmax_rows(const T* x, T* y, Rows rows) {
+  using W = Wide<T>;
   const auto p = part_of<Shape>(rows);
   x += p.row * rows.cols;
   y += p.row * rows.cols;
   if constexpr (Shape::n > 0) {
-    T kept[Shape::n];
-    const MaxSum<T> s = max_sum<Shape, !Log>(kept, x, p);
-    const T by = Log ? log_(s.sum) : T(1) / s.sum;  // a sum is at least 1
+    W kept[Shape::n];
+    const MaxSum<W> s = max_sum<Shape, !Log>(kept, x, p);
+    const W by = Log ? log_(s.sum) : W(1) / s.sum;  // a sum is at least 1
     store_row<Shape, Shape::n>(y, p, 0, [&](int i) { return Log ? kept[i] - by : kept[i] * by; });
   } else {
-    constexpr int packs = span_packs<1>, n = packs * Shape::v;
+    constexpr int packs = span_packs<Shape, 1>, n = packs * Shape::v;
     const Kept<Shape, T> kept(rows, p, 0);
-    const MaxSum<T> s = max_sum_online(x, p, [&](const T(&span)[n], std::int64_t q) { kept.put(span, q); });
-    const T by = Log ? log_(s.sum) : T(1) / s.sum;
+    const MaxSum<W> s =
+        max_sum_online<W>(p, [&](W(&span)[n], std::int64_t q) { kept.load(span, x, p, q, W(-INFINITY)); });
+    const W by = Log ? log_(s.sum) : W(1) / s.sum;
     for (std::int64_t q = (spans_of<Shape, 1>(p) - 1) * packs; q >= 0; q -= packs) {
-      T span[n];
-      kept.get(span, x, p, q, T(0));
+      W span[n];
+      kept.get(span, x, p, q, W(0));
       store_row<Shape, n>(y, p, q, [&](int i) {
-        const T shifted = span[i] - s.max;
+        const W shifted = span[i] - s.max;
         return Log ? shifted - by : exp_(shifted) * by;
       });
     }
@@ -46,37 +48,36 @@ __device__ T gradient(T g, T y, T sum) {
 template <class Shape, bool Log, class T>
 __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
     softmax_grad_rows(const T* g, const T* y, T* out, Rows rows) {
+  using W = Wide<T>;
   const auto p = part_of<Shape>(rows);
   g += p.row * rows.cols;
   y += p.row * rows.cols;
   out += p.row * rows.cols;
-  T sum = 0;
+  W sum = 0;
   if constexpr (Shape::n > 0) {
-    T kept_g[Shape::n], kept_y[Shape::n];
-    load_row(kept_g, g, p, 0, T(0));
-    load_row(kept_y, y, p, 0, T(0));
+    W kept_g[Shape::n], kept_y[Shape::n];
+    load_row(kept_g, g, p, 0, W(0));
+    load_row(kept_y, y, p, 0, W(0));
     EDF_UNROLL
     for (int i = 0; i < Shape::n; ++i) sum += summand<Log>(kept_g[i], kept_y[i]);
     sum = combine<Shape::lanes>(sum, Plus{});
     store_row<Shape, Shape::n>(out, p, 0, [&](int i) { return gradient<Log>(kept_g[i], kept_y[i], sum); });
   } else {
-    constexpr int packs = span_packs<2>, n = packs * Shape::v;
+    constexpr int packs = span_packs<Shape, 2>, n = packs * Shape::v;
     const std::int64_t end = spans_of<Shape, 2>(p) * packs;
     const Kept<Shape, T> kept_g(rows, p, 0), kept_y(rows, p, 1);
     for (std::int64_t q = 0; q < end; q += packs) {
-      T span_g[n], span_y[n];
-      load_row(span_g, g, p, q, T(0));
-      load_row(span_y, y, p, q, T(0));
-      kept_g.put(span_g, q);
-      kept_y.put(span_y, q);
+      W span_g[n], span_y[n];
+      kept_g.load(span_g, g, p, q, W(0));
+      kept_y.load(span_y, y, p, q, W(0));
       EDF_UNROLL
       for (int i = 0; i < n; ++i) sum += summand<Log>(span_g[i], span_y[i]);
     }
     sum = combine<Shape::lanes>(sum, Plus{});
     for (std::int64_t q = end - packs; q >= 0; q -= packs) {
-      T span_g[n], span_y[n];
-      kept_g.get(span_g, g, p, q, T(0));
-      kept_y.get(span_y, y, p, q, T(0));
+      W span_g[n], span_y[n];
+      kept_g.get(span_g, g, p, q, W(0));
+      kept_y.get(span_y, y, p, q, W(0));
       store_row<Shape, n>(out, p, q, [&](int i) { return gradient<Log>(span_g[i], span_y[i], sum); });
     }
   }
@@ -86,7 +87,7 @@ template <bool Log>
 void softmax(const Launch& l) {
   const View& y = l.out[0];
   if (y.size == 0) return;
-  visit_floating(y.dtype, [&](auto t) {
+  visit_stored(y.dtype, [&](auto t) {
     using T = decltype(t);
     visit_row_shape<T, 1>(row_size_of(y), [&](auto shape) {
       using Shape = decltype(shape);
@@ -101,7 +102,7 @@ template <bool Log>
 void softmax_grad(const Launch& l) {
   const View& out = l.out[0];
   if (out.size == 0) return;
-  visit_floating(out.dtype, [&](auto t) {
+  visit_stored(out.dtype, [&](auto t) {
     using T = decltype(t);
     visit_row_shape<T, 2>(row_size_of(out), [&](auto shape) {
       using Shape = decltype(shape);
