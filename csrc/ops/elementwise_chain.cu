@@ -33,25 +33,9 @@ struct Links {
 template <class T>
 constexpr int pack_of = sizeof(T) == 8 ? 2 : 4;
 
-template <class T>
-using Computed = std::conditional_t<std::is_same_v<T, Half>, float, T>;
-
-__device__ inline float computed(Half x, bool is_bfloat) { return wide(x, is_bfloat); }
-template <class T>
-__device__ T computed(T x, bool) {
-  return x;
-}
-template <class T>
-__device__ T stored(Computed<T> x, bool is_bfloat) {
-  if constexpr (std::is_same_v<T, Half>)
-    return narrow(x, is_bfloat);
-  else
-    return x;
-}
-
 template <class T, int V>
 struct Operation {
-  using C = Computed<T>;
+  using C = Wide<T>;
   const Pack<T, V>&a, &b, &c;
   bool is_bfloat;
   Pack<T, V> y;
@@ -59,21 +43,20 @@ struct Operation {
   template <class F>
   __device__ void unary(const F& f) {
     EDF_UNROLL
-    for (int v = 0; v < V; ++v) y.v[v] = stored<T>(f(computed(a.v[v], is_bfloat)), is_bfloat);
+    for (int v = 0; v < V; ++v) y.v[v] = rounded_to<T>(f(wide(a.v[v], is_bfloat)), is_bfloat);
   }
   template <class F>
   __device__ void binary(const F& f) {
     EDF_UNROLL
     for (int v = 0; v < V; ++v)
-      y.v[v] = stored<T>(f(computed(a.v[v], is_bfloat), computed(b.v[v], is_bfloat)), is_bfloat);
+      y.v[v] = rounded_to<T>(f(wide(a.v[v], is_bfloat), wide(b.v[v], is_bfloat)), is_bfloat);
   }
   template <class F>
   __device__ void ternary(const F& f) {
     EDF_UNROLL
     for (int v = 0; v < V; ++v)
-      y.v[v] =
-          stored<T>(f(computed(a.v[v], is_bfloat), computed(b.v[v], is_bfloat), computed(c.v[v], is_bfloat)),
-                    is_bfloat);
+      y.v[v] = rounded_to<T>(f(wide(a.v[v], is_bfloat), wide(b.v[v], is_bfloat), wide(c.v[v], is_bfloat)),
+                             is_bfloat);
   }
 
   __device__ void run(const Link& link) {
@@ -270,10 +253,8 @@ void chain_kernel(const Chain& chain) {
   if (l.out[0].size == 0) return;
   Places places;
   Links links = links_of(chain, places);
-  const DType dtype = l.out[0].dtype;
-  links.is_bfloat = dtype == DType::bf16;
-  if (is_half(dtype)) return run<Half>(l, links, places.count);
-  visit_floating(dtype, [&](auto t) { run<decltype(t)>(l, links, places.count); });
+  links.is_bfloat = l.out[0].dtype == DType::bf16;
+  visit_stored(l.out[0].dtype, [&](auto t) { run<decltype(t)>(l, links, places.count); });
 }
 
 }  // namespace edfcore::cuda

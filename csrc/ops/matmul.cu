@@ -243,7 +243,7 @@ __global__ void __launch_bounds__(block_threads) sum_split_rows(Problem<T> p, st
 
 using Large = Tiling<128, 128, 8, 8, 8, 2>;
 using Medium = Tiling<64, 64, 16, 4, 4, 1>;
-using Tall = Tiling<128, ending_columns, 16, 4, row_pack, 1>;  // few columns: classes, heads
+using Tall = Tiling<128, ending_columns, 16, 4, row_pack, 2>;  // few columns: classes, heads
 static_assert(Tall::threads_n == row_lanes);
 using Flat = Tiling<16, 128, 16, 2, 4, 1>;  // few rows: small batches
 
