@@ -244,15 +244,15 @@ __global__ void __launch_bounds__(block_threads) sum_split_rows(Problem<T> p, st
 using Large = Tiling<128, 128, 8, 8, 8, 2>;
 using Medium = Tiling<64, 64, 16, 4, 4, 1>;
 using Tall = Tiling<128, ending_columns, 16, 4, row_pack, 2>;  // few columns: classes, heads
+using Flat = Tiling<16, 128, 16, 2, 4, 1>;                     // few rows: small batches
 static_assert(Tall::threads_n == row_lanes);
-using Flat = Tiling<16, 128, 16, 2, 4, 1>;  // few rows: small batches
 
 template <class T, class Body>
-void visit_tiling(std::int64_t m, std::int64_t n, std::int64_t batch, const Body& body) {
-  if (n <= 16) return body(Tall{});
-  if (m <= 16) return body(Flat{});
+void visit_tiling(MatmulKernel kernel, const Body& body) {
+  if (kernel == MatmulKernel::tall) return body(Tall{});
+  if (kernel == MatmulKernel::flat) return body(Flat{});
   if constexpr (sizeof(T) == 4) {
-    if (fills_large_tiles(m, n, batch)) return body(Large{});
+    if (kernel == MatmulKernel::large) return body(Large{});
   }
   body(Medium{});
 }
@@ -319,14 +319,14 @@ void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const 
   p.k_per_split = (p.k + splits - 1) / splits;
   p.k_per_split = (p.k_per_split + 15) / 16 * 16;  // whole tiles, and packs that stay aligned
   if constexpr (sizeof(T) < 8)
-    if (kernel != MatmulKernel::simt) {
+    if (!by_multiply_adds(kernel)) {
       tensor_product(l, p, trans_a, trans_b, splits, kernel, how);
       columns_apart();
     }
   if constexpr (sizeof(T) > 2)
-    if (kernel == MatmulKernel::simt) {
+    if (by_multiply_adds(kernel)) {
       p.columns = column_sums<T>(l);
-      visit_tiling<T>(p.m, p.n, p.batch,
+      visit_tiling<T>(kernel,
                       [&](auto tile) { launch_tiles<decltype(tile)>(l, p, trans_a, trans_b, splits); });
     }
   if (splits == 1) return;

@@ -71,27 +71,31 @@ struct TileWalk {
   }
 };
 
-// Which kernel multiplies, by the type, the chip and the shape. All but `simple` split k alike. A product is
-// small where it has 16 rows or columns at most, or fewer than 16 terms, and large where it fills 128 tiles
-// of 128 x 128.
+// Which kernel multiplies, by the type, the chip and the shape: tiles of multiply-adds, tiles by tensor
+// cores, or an element for each thread. All but `simple` split k where there are few tiles (matmul_splits).
+// Few columns or rows are 16 at most; what has those, or fewer than 16 terms, is too small for tensor cores
+// unless there is nothing else; large is what fills 128 tiles of 128 x 128.
 //
-//                                         small    else     large
-//   float64, float32 by multiply-adds     simt     simt     simt
-//   float32 by tensor cores               simt     small    large
-//   16 bits, by tensor cores              small    small    large
-//   16 bits without                       simple   simple   simple
-enum class MatmulKernel { simt, simple, small, large };
+//                                  few columns   few rows   < 16 terms        else     large
+//   float64                        tall          flat       medium            medium   medium
+//   float32 by multiply-adds       tall          flat       medium or large   medium   large
+//   float32 by tensor cores        tall          flat       medium or large   tensor   large_tensor
+//   16 bits, by tensor cores       tensor        tensor     tensor            tensor   large_tensor
+//   16 bits without                simple        simple     simple            simple   simple
+enum class MatmulKernel { tall, flat, medium, large, tensor, large_tensor, simple };
 
-constexpr bool fills_large_tiles(std::int64_t m, std::int64_t n, std::int64_t batch) {
-  return ((m + 127) / 128) * ((n + 127) / 128) * batch >= 128;
-}
+constexpr bool by_multiply_adds(MatmulKernel kernel) { return kernel <= MatmulKernel::large; }
 
 constexpr MatmulKernel choose_matmul(std::int64_t element_size, bool tensor_cores, std::int64_t m,
                                      std::int64_t n, std::int64_t k, std::int64_t batch) {
-  const bool small = m <= 16 || n <= 16 || k < 16;
-  if (element_size > 2 && (small || !tensor_cores)) return MatmulKernel::simt;
-  if (!tensor_cores) return MatmulKernel::simple;
-  return fills_large_tiles(m, n, batch) && !small ? MatmulKernel::large : MatmulKernel::small;
+  const bool few_columns = n <= ending_columns, few_rows = m <= 16, small = few_columns || few_rows || k < 16;
+  const bool large = ((m + 127) / 128) * ((n + 127) / 128) * batch >= 128;
+  if (element_size == 2 && !tensor_cores) return MatmulKernel::simple;
+  if (tensor_cores && (element_size == 2 || !small))
+    return large && !small ? MatmulKernel::large_tensor : MatmulKernel::tensor;
+  if (few_columns) return MatmulKernel::tall;
+  if (few_rows) return MatmulKernel::flat;
+  return large && element_size == 4 ? MatmulKernel::large : MatmulKernel::medium;
 }
 
 // Whether the code of the kernels in matmul_mma.cu, as it runs on the current device, may use tensor cores.

@@ -47,7 +47,7 @@ void launch_layout(const Launch& l, const Problem<T>& p, bool trans_a, bool tran
 template <bool Parts, class T>
 void launch_tiling(const Launch& l, const Problem<T>& p, bool trans_a, bool trans_b, std::int64_t splits,
                    MatmulKernel kernel) {
-  if (kernel == MatmulKernel::large)
+  if (kernel == MatmulKernel::large_tensor)
     launch_layout<LargeTensorTiling, Parts>(l, p, trans_a, trans_b, splits);
   else
     launch_layout<SmallTensorTiling, Parts>(l, p, trans_a, trans_b, splits);
