@@ -51,10 +51,12 @@ std::map<std::size_t, std::size_t> column_sums(const Trace& trace) {
     if (found == sums.end()) continue;
     const std::size_t s = found->second;
     const TraceStep& step = trace.steps[s];
+    const bool descends = (step.op->flags & op_mutates) != 0;
     const auto touches = [&](const TraceStep& other) {
+      if (descends && (other.op->flags & op_checks)) return true;  // bad data leave all parameters alone
       for (const Small<std::int32_t>* values : {&other.in, &other.out})
         for (const std::int32_t value : *values)
-          if (value == step.out[0] || ((step.op->flags & op_mutates) && value == step.in[0])) return true;
+          if (value == step.out[0] || (descends && value == step.in[0])) return true;
       return false;
     };
     if (step.phase != product.phase || !may_sum_columns(trace, product, step) ||

@@ -5,9 +5,6 @@
 
 namespace edfcore::cuda {
 
-void sum_to_kernel(const Launch&);
-void sum_to_sgd_kernel(const Launch&);
-
 namespace {
 
 __device__ inline float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
@@ -257,6 +254,12 @@ void visit_tiling(MatmulKernel kernel, const Body& body) {
   body(Medium{});
 }
 
+// Where the product's own kernel does not do it.
+template <class T>
+__global__ void __launch_bounds__(block_threads) sum_columns(ColumnSums<T> sums, const T* x) {
+  sums.run(x, static_cast<std::int64_t>(blockIdx.x));
+}
+
 template <class Tile, class T>
 void launch_tiles(const Launch& l, Problem<T> p, bool trans_a, bool trans_b, std::int64_t splits) {
   p.tiles_n = (p.n + Tile::N - 1) / Tile::N;
@@ -283,8 +286,10 @@ void product(const Launch& l, const View* in, bool trans_a, bool trans_b, const 
              const End<T>& end = {}) {
   const View &a = in[0], &b = in[1], &c = l.out[0];  // of which only the shape may be there
   const auto columns_apart = [&] {
-    if (sums_columns(l))
-      l.formula == Formula::column_sum ? sum_to_kernel(*l.next) : sum_to_sgd_kernel(*l.next);
+    if constexpr (sizeof(T) > 2)
+      if (const ColumnSums<T> sums = column_sums<T>(l); sums.blocks > 0)
+        launch(sum_columns<T>, blocks_for(sums.blocks, 1), block_threads, 0, l.stream, sums,
+               pointer<const T>(b));
   };
   if (c.size == 0) return columns_apart();
   Problem<T> p{};
