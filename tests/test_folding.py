@@ -11,7 +11,7 @@ import edfcore as edf
 from references import Array
 from test_joining import names, steps
 
-LARGE = 20_000  # elements, more than a plan holds
+LARGE = 70_000  # elements, more than a plan holds
 
 
 def regression(size: int, dtype: Any = np.float64) -> tuple[Any, Any, Array]:

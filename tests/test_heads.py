@@ -181,3 +181,25 @@ def test_nan_and_infinity_go_through(inputs: int, device: str) -> None:
     assert np.isnan(head.loss.value[[3, 5]]).all()
     assert np.isfinite(np.delete(head.loss.value, [3, 5])).all()
     assert np.isnan(head.w.value).all()
+
+
+def test_of_two_bad_inputs_the_first_is_named(device: str) -> None:
+    """The loss goes behind its product, but not past another op that looks at its data."""
+    x, w, _, y = data((6, 4, 3))
+    table, rows = edf.Parameter(np.ones((5, 3))), edf.Input(np.arange(6) % 5)
+    labels = edf.Input(y)
+    scores = edf.Matmul(edf.Input(x), edf.Parameter(w))
+    taken = edf.ops.gather_rows(table, rows)
+    loss = edf.Add(edf.LogLoss(edf.Softmax(scores), labels), edf.Mean(taken, axis=1))
+
+    def step() -> Any:
+        edf.Forward()
+        edf.Backward(loss)
+        edf.SGD()
+        return loss.value
+
+    for _ in range(4):
+        step()
+    rows.value, labels.value = np.full(6, 9), np.full(6, 7)
+    with pytest.raises(edf.DataError, match=r"\[gather_rows\] input 1 holds 9"):
+        step()

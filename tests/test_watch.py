@@ -148,3 +148,38 @@ def test_an_infinite_gradient_in_a_replay_moves_no_parameter(device: str) -> Non
     assert "no minibatch from here on was learnt from" in str(raised.value)
     for p, value in zip((W, V), before, strict=True):
         np.testing.assert_array_equal(p.value, value)
+
+
+def after_plans(loss: edf.OpNode, x: edf.Input, bad: np.ndarray) -> None:
+    """Watching begins between Forward and Backward of a step that runs as a plan, whose data are bad."""
+    edf.debug(nan=False)
+    for _ in range(4):
+        edf.Forward()
+        edf.Backward(loss)
+        edf.SGD()
+    x.value = bad
+    edf.Forward()
+    edf.debug(nan=True)
+
+
+def test_steps_that_run_together_are_watched_from_the_middle_of_a_step(device: str) -> None:
+    edf.learning_rate = 0.0
+    p, x = edf.Parameter(np.ones(4)), edf.Input(np.ones(4))
+    edf.keep(p)
+    loss = edf.Mean(edf.Tanh(edf.Scale(edf.Sqrt(edf.Mul(p, x)), 1.5)))
+    after_plans(loss, x, np.zeros(4))
+    edf.Backward(loss)
+    with pytest.raises(edf.DataError, match=r"made nan at position 0"):
+        p.grad.sum()
+
+
+def test_a_product_with_sums_beside_it_is_watched(device: str) -> None:
+    edf.DT, edf.learning_rate = np.float32, 0.0
+    params, x = edf.AffineParams(4, 3), edf.Input(np.ones((5, 4)))
+    edf.keep(params.w)
+    edf.keep(params.b)
+    loss = edf.Sum(edf.Mul(edf.Affine(params, x), edf.Input(np.full((5, 3), 2.0))))
+    after_plans(loss, x, np.full((5, 4), 1.5e38))
+    edf.Backward(loss)
+    with pytest.raises(edf.DataError, match=r"\[matmul\] made inf at position 0"):
+        params.w.grad.sum()

@@ -294,9 +294,12 @@ std::span<const char* const> Runner::names_of(std::size_t begin, std::size_t end
 
 void Runner::run_group(const Group& group, std::span<const NodeRef> nodes) {
   const auto s = static_cast<std::size_t>(group.first);
-  if (group.blocked)
+  if (group.blocked) {
     plan_.trace.device.type == DeviceType::cpu ? run_blocked(group) : run_chain(group);
-  else if (group.joint)
+    if (watch().on)
+      for (std::int32_t each = group.first; each < group.last; ++each)
+        look_at(static_cast<std::size_t>(each), nodes);
+  } else if (group.joint)
     run_joint(group, nodes);
   else if (!steps_[s].kernel)
     return;
@@ -314,10 +317,12 @@ void Runner::run_ended(const Group& group, std::span<const NodeRef> nodes) {
   Launch launch = steps_[s].launch;
   launch.next = &steps_[s + 1].launch;
   launch.formula = plan_.trace.steps[s + 1].op->formula;
-  if (watch().on)
-    run_watched(s + 1, steps_[s].kernel, launch, nodes);
-  else
+  if (watch().on) {
+    run_watched(s, steps_[s].kernel, launch, nodes);
+    look_at(s + 1, nodes);
+  } else {
     steps_[s].kernel(launch);
+  }
 }
 
 void Runner::run_chain(const Group& group) {
@@ -347,7 +352,7 @@ void Runner::run_watched(std::size_t s, const Launcher& kernel, const Launch& wh
   const TraceStep& traced = plan_.trace.steps[s];
   const Launch& launch = steps_[s].launch;
   const Watched watched(*traced.written, "plan", plan_.trace.device);
-  kernel(whole);
+  if (kernel) kernel(whole);
   if (plan_.trace.device.type == DeviceType::cpu && launch.status->code != Status::ok)
     return;  // run() says so
   try {

@@ -86,7 +86,10 @@ class Runner {
   void run_watched(std::size_t s, std::span<const NodeRef> nodes) {
     run_watched(s, steps_[s].kernel, steps_[s].launch, nodes);
   }
-  // What tells of step `s` is another's launch, which does it, too.
+  // What another step's kernel has done, too.
+  void look_at(std::size_t s, std::span<const NodeRef> nodes) {
+    run_watched(s, Launcher{}, steps_[s].launch, nodes);
+  }
   void run_watched(std::size_t s, const Launcher& kernel, const Launch& launch,
                    std::span<const NodeRef> nodes);
 

@@ -1,6 +1,8 @@
 // Values all of whose elements are one known number: the plan holds them, or fills them in.
 #include <cstring>
+#include <map>
 #include <utility>
+#include <vector>
 
 #include "device/memory.h"
 #include "graph/plan.h"
@@ -10,7 +12,7 @@
 namespace edfcore {
 namespace {
 
-constexpr std::size_t most_held = 64 << 10;  // bytes of a value that the plan holds
+constexpr std::size_t most_held = 256 << 10;  // bytes of a value that the plan holds
 
 // What a step makes of inputs of whose elements one is known, in an array of one; nothing where it is not.
 Tensor element_of(const Trace& trace, const TraceStep& step, const std::vector<Tensor>& known) {
@@ -58,6 +60,16 @@ void fold(Trace& trace) {
     for (std::size_t i = 0; i < step.in.size(); ++i)
       if (step.op->reads(i)) read[at(step.in[i])] = true;
   }
+  std::map<std::vector<std::int64_t>, std::int32_t> held;  // slots, by element, dtype and shape
+  const auto hold = [&](const Tensor& element, const Spec& spec) {
+    std::vector<std::int64_t> key(2, 0);
+    std::memcpy(key.data(), element.data(), static_cast<std::size_t>(dtype_size(spec.dtype)));
+    key[1] = static_cast<std::int64_t>(spec.dtype);
+    key.insert(key.end(), spec.shape.data(), spec.shape.data() + spec.shape.rank());
+    const auto [found, is_new] = held.emplace(std::move(key), static_cast<std::int32_t>(trace.slots.size()));
+    if (is_new) trace.slots.push_back({Role::constant, filled(element, spec, trace.device)});
+    return found->second;
+  };
   for (TraceStep& step : trace.steps) {
     const std::size_t made = at(step.out[0]);
     if (made >= known.size() || !known[made]) continue;
@@ -74,8 +86,7 @@ void fold(Trace& trace) {
     }
     step.op = nullptr;
     if (!read[made]) continue;
-    trace.values[made].slot = static_cast<std::int32_t>(trace.slots.size());
-    trace.slots.push_back({Role::constant, filled(known[made], spec, trace.device)});
+    trace.values[made].slot = hold(known[made], spec);
   }
   std::erase_if(trace.steps, [](const TraceStep& step) { return !step.op; });
 }

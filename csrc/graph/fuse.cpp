@@ -27,6 +27,12 @@ bool may_sum_columns(const Trace& trace, const TraceStep& product, const TraceSt
       (formula != Formula::column_sum && formula != Formula::column_descent))
     return false;
   const std::int32_t operand = product.in[static_cast<std::size_t>(right)];
+  const auto touched = [&](std::int32_t value) {
+    return std::count(product.in.begin(), product.in.end(), value) +
+               std::count(product.out.begin(), product.out.end(), value) >
+           0;
+  };
+  if (touched(step.out[0]) || ((step.op->flags & op_mutates) && touched(step.in[0]))) return false;
   const Spec &x = spec_of(trace, operand), &sums = spec_of(trace, step.out[0]);
   return step.in[step.in.size() - 1] == operand && !is_half(x.dtype) && x.shape.rank() == 2 &&
          spec_of(trace, product.out[0]).shape.rank() == 2 && sums.shape.size() == x.shape[1] &&
@@ -125,8 +131,10 @@ void adjoin(Trace& trace) {
   const std::size_t n = trace.steps.size();
   std::vector<std::size_t> defined(trace.values.size(), 0), headed_by(trace.values.size(), nowhere);
   std::vector<std::size_t> after(n);  // behind which step each one stands
+  std::size_t checked = 0;            // behind which the last one that checks data does: they stay in order
   for (std::size_t s = 0; s < n; ++s) {
     const TraceStep& step = trace.steps[s];
+    const bool checks = (step.op->flags & op_checks) != 0;
     after[s] = s;
     if (step.op->flags & (on_cpu ? op_finishes : op_ends)) {
       headed_by[static_cast<std::size_t>(step.out[0])] = s;
@@ -139,7 +147,7 @@ void adjoin(Trace& trace) {
       const bool reads_it = std::any_of(step.in.begin(), read, [&](std::int32_t value) {
         return headed_by[static_cast<std::size_t>(value)] == latest;
       });
-      if (reads_it && trace.steps[latest].phase == step.phase &&
+      if (reads_it && trace.steps[latest].phase == step.phase && !(checks && latest < checked) &&
           !reads_at_the_end(step, trace.steps[latest])) {
         after[s] = latest;
         if (on_cpu)
@@ -148,6 +156,7 @@ void adjoin(Trace& trace) {
           headed_by[static_cast<std::size_t>(step.in[0])] = nowhere;  // it ends with one step
       }
     }
+    if (checks) checked = after[s];
     for (const std::int32_t value : step.out) defined[static_cast<std::size_t>(value)] = after[s];
   }
   if (on_cpu) return reorder(trace, after);

@@ -110,7 +110,8 @@ void need_finite(const Op& op, Device device, std::span<const View> in, std::spa
     if (made.bad == 0) continue;
     std::string inputs;
     for (std::size_t i = 0; i < in.size(); ++i)
-      inputs += text(i == 0 ? "" : ", ", "input ", i, " ", described(range_of(in[i], device), in[i]));
+      inputs += text(i == 0 ? "" : ", ", "input ", i, " ",
+                     in[i].data ? described(range_of(in[i], device), in[i]) : "is not stored");
     const std::string value = std::isnan(made.first) ? "nan" : text(made.first);
     fail(ErrorKind::data, "[", op.name, "] made ", value, " at position ", made.first_bad, " of ",
          shape_of(view), ": ", inputs, ".");

@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
   if constexpr (!TransB) {
     const std::int64_t behind = static_cast<std::int64_t>(blockIdx.x) - p.tiles;
     if (behind >= 0) {
-      if (blockIdx.y == 0) p.columns.run(p.b, behind);
+      if (blockIdx.y == 0 && blockIdx.z == 0 && p.first_of_batch == 0) p.columns.run(p.b, behind);
       return;
     }
   }
