@@ -35,7 +35,7 @@ constexpr int pack_of = sizeof(T) == 8 ? 2 : 4;
 
 template <class T, int V>
 struct Operation {
-  using C = Wide<T>;
+  using C = Computed<T>;
   const Pack<T, V>&a, &b, &c;
   bool is_bfloat;
   Pack<T, V> y;

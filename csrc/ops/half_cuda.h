@@ -43,7 +43,7 @@ __device__ inline Half narrow(float x, bool is_bfloat) {
 
 // What kernels that read and write T compute in. Of float and double, the functions below change nothing.
 template <class T>
-using Wide = std::conditional_t<std::is_same_v<T, Half>, float, T>;
+using Computed = std::conditional_t<std::is_same_v<T, Half>, float, T>;
 
 template <class T>
 __device__ inline T wide(T x, bool) {
@@ -51,7 +51,7 @@ __device__ inline T wide(T x, bool) {
 }
 
 template <class T>
-__device__ inline T rounded_to(Wide<T> x, bool is_bfloat) {
+__device__ inline T rounded_to(Computed<T> x, bool is_bfloat) {
   if constexpr (std::is_same_v<T, Half>)
     return narrow(x, is_bfloat);
   else
@@ -60,7 +60,7 @@ __device__ inline T rounded_to(Wide<T> x, bool is_bfloat) {
 
 // The same for the V elements of a pack, value(i) being what was computed.
 template <class T, int V>
-__device__ inline void widen(Wide<T>* to, const Pack<T, V>& pack, bool is_bfloat) {
+__device__ inline void widen(Computed<T>* to, const Pack<T, V>& pack, bool is_bfloat) {
   EDF_UNROLL
   for (int i = 0; i < V; ++i)
     if constexpr (std::is_same_v<T, Half>) {  // taken from words, or these would be taken apart
@@ -74,7 +74,7 @@ __device__ inline void widen(Wide<T>* to, const Pack<T, V>& pack, bool is_bfloat
 
 template <class T, int V, class Value>
 __device__ inline Pack<T, V> rounded_pack(const Value& value, bool is_bfloat) {
-  static_assert(V % 2 == 0);
+  static_assert(!std::is_same_v<T, Half> || V % 2 == 0);
   Pack<T, V> pack;
   EDF_UNROLL
   for (int i = 0; i < V; ++i)

@@ -13,7 +13,8 @@ __global__ void __launch_bounds__(block_threads)
   const std::int64_t row = thread_number();
   if (row >= rows) return;
   const Checked y = checked(labels, row, cols, reporter);
-  loss[row] = rounded_to<T>(y.ok ? -log_(wide(p[row * cols + y.value], is_bfloat)) : Wide<T>(0), is_bfloat);
+  loss[row] =
+      rounded_to<T>(y.ok ? -log_(wide(p[row * cols + y.value], is_bfloat)) : Computed<T>(0), is_bfloat);
 }
 
 // The loss of scores, and their gradient from that of the loss; `out` may be `s` itself.
@@ -21,7 +22,7 @@ template <class Shape, bool Loss, bool Grad, class T>
 __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
     log_loss_scores_rows(const T* s, Labels labels, const T* g, T* out, T* loss, Reporter reporter,
                          Rows rows) {
-  using W = Wide<T>;
+  using W = Computed<T>;
   const auto p = part_of<Shape>(rows);
   const bool first = p.live && p.lane == 0;
   const std::int64_t label = (Grad ? p.live : first) ? labels[p.row] : 0;
@@ -80,7 +81,7 @@ template <int Lanes, class T>
 __global__ void __launch_bounds__(block_threads, roomy)
     log_loss_soft_rows(const T* p, const T* q, T* loss, std::int64_t rows, std::int64_t cols,
                        bool is_bfloat) {
-  using W = Wide<T>;
+  using W = Computed<T>;
   const std::int64_t row = thread_number() / Lanes, first = row * cols;
   double sum = 0;
   for (std::int64_t c = static_cast<std::int64_t>(threadIdx.x % Lanes); row < rows && c < cols; c += Lanes) {
@@ -103,7 +104,7 @@ __device__ inline Sums plus_term(Sums sums, T weight, T below) {
 template <class Shape, bool Loss, bool Grad, class T>
 __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
     log_loss_soft_scores_rows(const T* s, const T* q, const T* g, T* out, T* loss, Rows rows) {
-  using W = Wide<T>;
+  using W = Computed<T>;
   const auto p = part_of<Shape>(rows);
   const W scale = Grad && p.live ? wide(g[p.row], p.is_bfloat) : W(0);
   s += p.row * rows.cols;
@@ -167,7 +168,7 @@ template <class T>
 __global__ void __launch_bounds__(block_threads)
     log_loss_soft_grad_elements(const T* g, const T* p, const T* q, T* out, std::int64_t size,
                                 std::int64_t cols, bool is_bfloat) {
-  using W = Wide<T>;
+  using W = Computed<T>;
   const std::int64_t i = thread_number();
   if (i >= size) return;
   const W weight = wide(q[i], is_bfloat), slope = wide(g[divide(i, cols).quotient], is_bfloat);

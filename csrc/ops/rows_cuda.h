@@ -1,5 +1,5 @@
 // For *.cu: rows that a group of threads keeps while it works on them. Of rows of T, the threads compute in
-// Wide<T>.
+// Computed<T>.
 #pragma once
 
 #include <initializer_list>
@@ -25,7 +25,7 @@ struct RowShape {
 // For __launch_bounds__, blocks on a multiprocessor: enough loads are in flight with 1024 threads of floats,
 // or 512 of doubles.
 template <class Shape, class T>
-constexpr int row_blocks = (sizeof(Wide<T>) == 4 ? 1024 : 512) / Shape::threads;
+constexpr int row_blocks = (sizeof(Computed<T>) == 4 ? 1024 : 512) / Shape::threads;
 
 struct Rows {
   std::int64_t rows, cols;
@@ -110,7 +110,7 @@ __device__ inline void store_packs(T* y, const Part<Shape>& p, typename Shape::C
 
 template <class Shape, int N, class T>
 __device__ inline void load_stored(Pack<T, Shape::v> (&to)[N], const T* x, const Part<Shape>& p,
-                                   typename Shape::Count q, Wide<T> missing) {
+                                   typename Shape::Count q, Computed<T> missing) {
   const T none = rounded_to<T>(missing, p.is_bfloat);
   if (p.wide)
     load_packs<Shape, true>(to, x, p, q, none);
@@ -119,8 +119,8 @@ __device__ inline void load_stored(Pack<T, Shape::v> (&to)[N], const T* x, const
 }
 
 template <class Shape, int N, class T>
-__device__ inline void load_row(Wide<T> (&to)[N], const T* x, const Part<Shape>& p, typename Shape::Count q,
-                                Wide<T> missing) {
+__device__ inline void load_row(Computed<T> (&to)[N], const T* x, const Part<Shape>& p,
+                                typename Shape::Count q, Computed<T> missing) {
   Pack<T, Shape::v> packs[N / Shape::v];
   load_stored(packs, x, p, q, missing);
   EDF_UNROLL
@@ -162,8 +162,8 @@ struct Kept {
 
   // Loads a span, and keeps it if there is room.
   template <int N>
-  __device__ void load(Wide<T> (&to)[N], const T* x, const Part<Shape>& p, std::int64_t q,
-                       Wide<T> missing) const {
+  __device__ void load(Computed<T> (&to)[N], const T* x, const Part<Shape>& p, std::int64_t q,
+                       Computed<T> missing) const {
     Pack<T, Shape::v> span[N / Shape::v];
     load_stored(span, x, p, q, missing);
     EDF_UNROLL
@@ -179,8 +179,8 @@ struct Kept {
 
   // The same span once more.
   template <int N>
-  __device__ void get(Wide<T> (&to)[N], const T* x, const Part<Shape>& p, std::int64_t q,
-                      Wide<T> missing) const {
+  __device__ void get(Computed<T> (&to)[N], const T* x, const Part<Shape>& p, std::int64_t q,
+                      Computed<T> missing) const {
     if (q >= packs) {
       load_row(to, x, p, q, missing);
       return;
@@ -240,7 +240,7 @@ Rows rows_of(std::int64_t rows, const View& x, std::initializer_list<const void*
   r.cols = row_size_of(x);
   r.wide = r.cols % Shape::v == 0;
   r.is_bfloat = x.dtype == DType::bf16;
-  constexpr int bytes = Shape::n * static_cast<int>(sizeof(Wide<T>));
+  constexpr int bytes = Shape::n * static_cast<int>(sizeof(Computed<T>));
   r.packed = r.wide || (bytes > 0 && bytes <= 16);  // as the rows of a product lie that ends with their loss
   for (const void* each : data) r.wide = r.wide && aligned(each, sizeof(T) * Shape::v);
   return r;
@@ -252,7 +252,7 @@ using RowShapeOf = RowShape<Lanes, N, (N > 0 && N * sizeof(T) < 16 ? N : 16 / st
 // For a kernel that keeps `Arrays` rows.
 template <class T, int Arrays, class Body>
 void visit_row_shape(std::int64_t cols, const Body& body) {
-  constexpr int n = 128 / (Arrays * static_cast<int>(sizeof(Wide<T>)));
+  constexpr int n = 128 / (Arrays * static_cast<int>(sizeof(Computed<T>)));
   if (cols <= 16) return body(RowShapeOf<8, 2, T>{});
   if (cols <= 2 * n) return body(RowShapeOf<8, n / 4, T>{});
   if (cols <= 8 * n) return body(RowShapeOf<16, n / 2, T>{});
@@ -262,7 +262,7 @@ void visit_row_shape(std::int64_t cols, const Body& body) {
   if (cols <= 128 * n) return body(RowShapeOf<128, n, T>{});
   if (cols <= 256 * n) return body(RowShapeOf<256, n, T>{});
   if (cols <= 512 * n) return body(RowShapeOf<512, n, T>{});
-  body(RowShapeOf<(sizeof(Wide<T>) == 4 ? 1024 : 512), 0, T>{});
+  body(RowShapeOf<(sizeof(Computed<T>) == 4 ? 1024 : 512), 0, T>{});
 }
 
 // ---- a row's maximum, and the sum of exp(x - max) over it ----
@@ -310,8 +310,8 @@ __device__ MaxSum<T> max_sum_of(T (&x)[N]) {
 
 // The same of a row that is to be read into `kept` first.
 template <class Shape, bool Exp, class T>
-__device__ MaxSum<Wide<T>> max_sum(Wide<T> (&kept)[Shape::n], const T* x, const Part<Shape>& p) {
-  load_row(kept, x, p, 0, Wide<T>(-INFINITY));
+__device__ MaxSum<Computed<T>> max_sum(Computed<T> (&kept)[Shape::n], const T* x, const Part<Shape>& p) {
+  load_row(kept, x, p, 0, Computed<T>(-INFINITY));
   return max_sum_of<Shape::lanes, Exp>(kept);
 }
 

@@ -9,7 +9,7 @@ namespace {
 template <class Shape, bool Log, class T>
 __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
     softmax_rows(const T* x, T* y, Rows rows) {
-  using W = Wide<T>;
+  using W = Computed<T>;
   const auto p = part_of<Shape>(rows);
   x += p.row * rows.cols;
   y += p.row * rows.cols;
@@ -48,7 +48,7 @@ __device__ T gradient(T g, T y, T sum) {
 template <class Shape, bool Log, class T>
 __global__ void __launch_bounds__(Shape::threads, (row_blocks<Shape, T>))
     softmax_grad_rows(const T* g, const T* y, T* out, Rows rows) {
-  using W = Wide<T>;
+  using W = Computed<T>;
   const auto p = part_of<Shape>(rows);
   g += p.row * rows.cols;
   y += p.row * rows.cols;
