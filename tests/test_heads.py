@@ -139,7 +139,7 @@ def test_products_of_a_batch(shared: bool, device: str) -> None:
         assert ["matmul", "log_loss_scores_both"] in head.ops()
 
 
-def test_more_products_than_a_grid_is_deep(device: str) -> None:
+def test_a_large_batch_deeper_than_a_grid(device: str) -> None:
     batch = 65_535 + 20
     random = np.random.default_rng(0)
     x, w = (random.standard_normal((batch, *shape)).astype(np.float32) for shape in ((1, 2), (2, 3)))
