@@ -13,6 +13,14 @@ import edfcore as edf
 Graph = tuple[edf.Input, edf.Input, Any]
 
 
+def step_and_look(loss: Any) -> Any:
+    """A step and the value of its loss: what is wrong with the data is raised here."""
+    edf.Forward()
+    edf.Backward(loss)
+    edf.SGD()
+    return loss.value
+
+
 def mlp(widths: list[int], activation: Any = edf.Relu, output: Any = None) -> Graph:
     edf.seed(3)
     x, y = edf.Input(), edf.Input()

@@ -77,7 +77,10 @@ def test_a_chain_is_its_steps(pair: str, size: int, dtype: str, device: str) -> 
 @pytest.mark.parametrize("shape", [(), (1,), (6,), (1, 6), (5, 6), (1, 1, 6)])
 def test_what_is_repeated(shape: tuple[int, ...], device: str) -> None:
     """Numbers, rows, and matrices for all matrices of a stack are read as they are."""
-    build = lambda x, y: edf.Sub(edf.Mul(edf.Add(edf.Tanh(x), y), 2.0), y)  # noqa: E731
+
+    def build(x: Any, y: Any) -> Any:
+        return edf.Sub(edf.Mul(edf.Add(edf.Tanh(x), y), 2.0), y)
+
     found, steps = run(build, ((4, 5, 6), shape), "float64", "looked")
     x, y = operands((4, 5, 6), "float64")[0], operands(shape, "float64")[1]
     np.testing.assert_allclose(found[0], (np.tanh(x) + y) * 2 - y, rtol=1e-14)
@@ -86,7 +89,9 @@ def test_what_is_repeated(shape: tuple[int, ...], device: str) -> None:
 
 
 def test_columns_are_not(device: str) -> None:
-    build = lambda x, y: edf.Sub(edf.Add(edf.Tanh(x), y), 2.0)  # noqa: E731
+    def build(x: Any, y: Any) -> Any:
+        return edf.Sub(edf.Add(edf.Tanh(x), y), 2.0)
+
     found, steps = run(build, ((5, 6), (5, 1)), "float64", "looked")
     x, y = operands((5, 6), "float64")[0], operands((5, 1), "float64")[1]
     np.testing.assert_allclose(found[0], np.tanh(x) + y - 2, rtol=1e-14)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import edfcore as edf
+from plan_programs import step_and_look
 from references import Array
 from test_endings_of_steps import groups
 
@@ -59,10 +60,6 @@ class Head:
             edf.Forward()
             edf.Backward(self.loss)
             edf.SGD()
-
-    def step_and_look(self) -> Array:
-        self.steps(1)
-        return np.array(self.loss.value)
 
     def ops(self, loss: bool = True) -> list[list[str]]:
         return groups(self.loss if loss else None)
@@ -163,7 +160,7 @@ def test_a_label_out_of_range(label: int, inputs: int, device: str) -> None:
     wrong[37] = label
     head.y.value = wrong
     with pytest.raises(edf.DataError, match=f"input 1 holds {label} at position 37: valid values are 0 to 9"):
-        head.step_and_look()
+        step_and_look(head.loss)
     np.testing.assert_array_equal(head.w.value, before)
     head.y.value = y
     head.steps(1)
@@ -192,14 +189,8 @@ def test_of_two_bad_inputs_the_first_is_named(device: str) -> None:
     taken = edf.ops.gather_rows(table, rows)
     loss = edf.Add(edf.LogLoss(edf.Softmax(scores), labels), edf.Mean(taken, axis=1))
 
-    def step() -> Any:
-        edf.Forward()
-        edf.Backward(loss)
-        edf.SGD()
-        return loss.value
-
     for _ in range(4):
-        step()
+        step_and_look(loss)
     rows.value, labels.value = np.full(6, 9), np.full(6, 7)
     with pytest.raises(edf.DataError, match=r"\[gather_rows\] input 1 holds 9"):
-        step()
+        step_and_look(loss)

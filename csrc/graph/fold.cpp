@@ -56,7 +56,7 @@ void fold(Trace& trace) {
     const TraceValue& made = trace.values[at(step.out[0])];
     const bool may_go = (step.op->flags & op_uniform) && made.slot < 0 && is_floating(made.spec.dtype);
     if (may_go) known[at(step.out[0])] = element_of(trace, step, known);
-    if (may_go && known[at(step.out[0])]) continue;
+    if (known[at(step.out[0])]) continue;
     for (std::size_t i = 0; i < step.in.size(); ++i)
       if (step.op->reads(i)) read[at(step.in[i])] = true;
   }
@@ -72,7 +72,7 @@ void fold(Trace& trace) {
   };
   for (TraceStep& step : trace.steps) {
     const std::size_t made = at(step.out[0]);
-    if (made >= known.size() || !known[made]) continue;
+    if (!known[made]) continue;
     const Spec spec = trace.values[made].spec;
     if (read[made] && spec.bytes() > most_held) {
       const Tensor wide = in_dtype(known[made], DType::f64);

@@ -18,14 +18,15 @@ bool may_end(const Trace& trace, const TraceStep& step) {
   return 0 < columns && columns <= step.op->most_columns;
 }
 
+bool sums_columns(const TraceStep& step) {
+  return step.op->formula == Formula::column_sum || step.op->formula == Formula::column_descent;
+}
+
 // Whether a step sums up the columns of a product's right operand, in a way in which that one's kernel can do
 // it.
 bool may_sum_columns(const Trace& trace, const TraceStep& product, const TraceStep& step) {
   const std::int32_t right = product.op->sums_columns;
-  const Formula formula = step.op->formula;
-  if (right < 0 || product.attrs.trans_b ||
-      (formula != Formula::column_sum && formula != Formula::column_descent))
-    return false;
+  if (right < 0 || product.attrs.trans_b || !sums_columns(step)) return false;
   const std::int32_t operand = product.in[static_cast<std::size_t>(right)];
   const auto touched = [&](std::int32_t value) {
     return std::count(product.in.begin(), product.in.end(), value) +
@@ -46,8 +47,7 @@ std::map<std::size_t, std::size_t> column_sums(const Trace& trace) {
   std::map<std::int32_t, std::size_t> sums;  // by what they sum up
   for (std::size_t s = 0; s < trace.steps.size(); ++s) {
     const TraceStep& step = trace.steps[s];
-    if (step.op->formula == Formula::column_sum || step.op->formula == Formula::column_descent)
-      sums.emplace(step.in[step.in.size() - 1], s);
+    if (sums_columns(step)) sums.emplace(step.in[step.in.size() - 1], s);
   }
   std::map<std::size_t, std::size_t> behind;
   for (std::size_t p = 0; p < trace.steps.size(); ++p) {

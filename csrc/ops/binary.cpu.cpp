@@ -10,47 +10,6 @@ namespace {
 
 constexpr std::int64_t grain = 16384, pow_grain = 4096;  // a power costs tens of cycles
 
-// Integers wrap around, as in NumPy; in C++ only unsigned ones may.
-template <class T>
-struct Wrapping {
-  using Type = T;
-};
-template <>
-struct Wrapping<std::int32_t> {
-  using Type = std::uint32_t;
-};
-template <>
-struct Wrapping<std::int64_t> {
-  using Type = std::uint64_t;
-};
-template <class T>
-using W = typename Wrapping<T>::Type;
-
-struct Add {
-  template <class T>
-  T operator()(T a, T b) const {
-    return static_cast<T>(static_cast<W<T>>(a) + static_cast<W<T>>(b));
-  }
-};
-struct Sub {
-  template <class T>
-  T operator()(T a, T b) const {
-    return static_cast<T>(static_cast<W<T>>(a) - static_cast<W<T>>(b));
-  }
-};
-struct Mul {
-  template <class T>
-  T operator()(T a, T b) const {
-    return static_cast<T>(static_cast<W<T>>(a) * static_cast<W<T>>(b));
-  }
-};
-struct Div {
-  template <class T>
-  T operator()(T a, T b) const {
-    return a / b;
-  }
-};
-
 // After merging, a row repeats at most one of its operands.
 template <class F, class T>
 void row(std::int64_t n, const T* a, std::int64_t a_step, const T* b, std::int64_t b_step, T* y) {

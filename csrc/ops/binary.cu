@@ -30,9 +30,9 @@ void map_partial(const Launch& l, const F& f) {
 }  // namespace
 
 void add_kernel(const Launch& l) { map_numeric<Add>(l); }
-void sub_kernel(const Launch& l) { map_numeric<Subtract>(l); }
-void mul_kernel(const Launch& l) { map_numeric<Multiply>(l); }
-void div_kernel(const Launch& l) { map_floating<Divide>(l); }
+void sub_kernel(const Launch& l) { map_numeric<Sub>(l); }
+void mul_kernel(const Launch& l) { map_numeric<Mul>(l); }
+void div_kernel(const Launch& l) { map_floating<Div>(l); }
 void pow_kernel(const Launch& l) { map_floating<Power>(l); }
 void maximum_kernel(const Launch& l) { map_numeric<Maximum>(l); }
 void minimum_kernel(const Launch& l) { map_numeric<Minimum>(l); }

@@ -1,5 +1,4 @@
-// Formulas of binary ops that are more than one operator: written once here, for every device and instruction
-// set.
+// Formulas of binary ops: written once here, for every device and instruction set.
 #pragma once
 
 namespace edfcore {
@@ -16,6 +15,47 @@ namespace edfcore::EDF_ISA {
 
 EDF_HD inline float pow_(float a, float b) { return powf(a, b); }
 EDF_HD inline double pow_(double a, double b) { return ::pow(a, b); }
+
+// Integers wrap around, as in NumPy; in C++ only unsigned ones may.
+template <class T>
+struct Wrapping {
+  using Type = T;
+};
+template <>
+struct Wrapping<std::int32_t> {
+  using Type = std::uint32_t;
+};
+template <>
+struct Wrapping<std::int64_t> {
+  using Type = std::uint64_t;
+};
+template <class T>
+using W = typename Wrapping<T>::Type;
+
+struct Add {
+  template <class T>
+  EDF_HD T operator()(T a, T b) const {
+    return static_cast<T>(static_cast<W<T>>(a) + static_cast<W<T>>(b));
+  }
+};
+struct Sub {
+  template <class T>
+  EDF_HD T operator()(T a, T b) const {
+    return static_cast<T>(static_cast<W<T>>(a) - static_cast<W<T>>(b));
+  }
+};
+struct Mul {
+  template <class T>
+  EDF_HD T operator()(T a, T b) const {
+    return static_cast<T>(static_cast<W<T>>(a) * static_cast<W<T>>(b));
+  }
+};
+struct Div {
+  template <class T>
+  EDF_HD T operator()(T a, T b) const {
+    return a / b;
+  }
+};
 
 // NaN wins, as in NumPy.
 struct Maximum {

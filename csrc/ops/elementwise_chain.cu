@@ -40,23 +40,22 @@ struct Operation {
   bool is_bfloat;
   Pack<T, V> y;
 
+  template <class F, class... Packs>
+  __device__ void map(const F& f, const Packs&... x) {
+    EDF_UNROLL
+    for (int v = 0; v < V; ++v) y.v[v] = rounded_to<T>(f(wide(x.v[v], is_bfloat)...), is_bfloat);
+  }
   template <class F>
   __device__ void unary(const F& f) {
-    EDF_UNROLL
-    for (int v = 0; v < V; ++v) y.v[v] = rounded_to<T>(f(wide(a.v[v], is_bfloat)), is_bfloat);
+    map(f, a);
   }
   template <class F>
   __device__ void binary(const F& f) {
-    EDF_UNROLL
-    for (int v = 0; v < V; ++v)
-      y.v[v] = rounded_to<T>(f(wide(a.v[v], is_bfloat), wide(b.v[v], is_bfloat)), is_bfloat);
+    map(f, a, b);
   }
   template <class F>
   __device__ void ternary(const F& f) {
-    EDF_UNROLL
-    for (int v = 0; v < V; ++v)
-      y.v[v] = rounded_to<T>(f(wide(a.v[v], is_bfloat), wide(b.v[v], is_bfloat), wide(c.v[v], is_bfloat)),
-                             is_bfloat);
+    map(f, a, b, c);
   }
 
   __device__ void run(const Link& link) {
@@ -71,11 +70,11 @@ struct Operation {
       case Formula::add:
         return binary(Add{});
       case Formula::sub:
-        return binary(Subtract{});
+        return binary(Sub{});
       case Formula::mul:
-        return binary(Multiply{});
+        return binary(Mul{});
       case Formula::div:
-        return binary(Divide{});
+        return binary(Div{});
       case Formula::pow:
         return binary(Power{});
       case Formula::maximum:

@@ -204,13 +204,19 @@ __global__ void __launch_bounds__(block_threads, Tile::blocks) matmul_tiles(Prob
   }
 }
 
-// The splits of k, summed in their order.
+// Element i of the product from the splits of k, in their order.
+template <class T>
+__device__ auto sum_of_parts(const Problem<T>& p, std::int64_t i, std::int64_t size, int splits) {
+  auto sum = p.parts[i];
+  for (int s = 1; s < splits; ++s) sum += p.parts[s * size + i];
+  return sum;
+}
+
 template <class T>
 __global__ void __launch_bounds__(block_threads) sum_splits(Problem<T> p, std::int64_t size, int splits) {
   const std::int64_t i = thread_number();
   if (i >= size) return;
-  auto sum = p.parts[i];
-  for (int s = 1; s < splits; ++s) sum += p.parts[s * size + i];
+  auto sum = sum_of_parts(p, i, size, splits);
   if (p.plus != nullptr)
     sum += static_cast<decltype(sum)>(p.plus[p.plus_step == 0 ? divide(i, p.n).remainder : i]);
   T x[1] = {static_cast<T>(sum)};
@@ -231,8 +237,7 @@ __global__ void __launch_bounds__(block_threads) sum_split_rows(Problem<T> p, st
     x[j] = T(0);
     if (!live || first + j >= cols) continue;
     const std::int64_t i = row * cols + first + j;
-    x[j] = p.parts[i];
-    for (int s = 1; s < splits; ++s) x[j] += p.parts[s * size + i];
+    x[j] = sum_of_parts(p, i, size, splits);
     if (p.plus != nullptr) x[j] += p.plus[p.plus_step == 0 ? first + j : i];
   }
   finish_row(p.end, p.c, x, row, live, first, cols);
